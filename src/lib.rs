@@ -1,0 +1,7 @@
+//! Postern, an authenticating reverse proxy.
+
+pub mod error;
+pub mod record;
+pub mod secret;
+pub mod tree;
+pub mod uri;

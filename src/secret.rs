@@ -1,0 +1,166 @@
+//! A secret: text that never prints, is wiped when dropped, and is compared in constant time.
+//!
+//! There is neither `Display` nor serialisation, and `Debug` says `[redacted]`. [`Mask`] finds a secret by value in
+//! text that is about to be written somewhere.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use zeroize::Zeroizing;
+
+/// What stands wherever a secret would have stood.
+pub const REDACTED: &str = "[redacted]";
+
+/// Secrets shorter than this are not searched for by value: they would mask ordinary text (ruling A19).
+const LEAST_MASKED: usize = 8;
+
+/// Text that must not be shown. Clones share one allocation, which is wiped when the last one goes.
+#[derive(Clone)]
+pub struct Secret(Arc<Zeroizing<String>>);
+
+impl Secret {
+    /// Takes the text over.
+    pub fn new(text: String) -> Self {
+        Self(Arc::new(Zeroizing::new(text)))
+    }
+
+    /// The text itself. Call it only where the secret goes onto the wire to the origin it is for.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is nothing in it: an empty string is no secret (ruling A23).
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(self.0.as_bytes(), other.0.as_bytes()).is_ok()
+    }
+}
+
+impl Eq for Secret {}
+
+/// Finds secrets by value: as they are, percent-encoded, JSON-escaped, and inside base64 at any of its three alignments.
+#[derive(Clone, Default)]
+pub struct Mask {
+    spellings: Vec<Zeroizing<String>>,
+    shortest: usize,
+}
+
+impl Mask {
+    /// A mask for these secrets; those under eight bytes are left out.
+    pub fn new<'s>(secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
+        let mut spellings: Vec<Zeroizing<String>> = Vec::new();
+        for secret in secrets {
+            let text = secret.expose();
+            if text.len() < LEAST_MASKED {
+                continue;
+            }
+            spellings.push(Zeroizing::new(text.to_owned()));
+            let encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+            spellings.push(Zeroizing::new(encoded));
+            spellings.push(Zeroizing::new(crate::uri::encode_query(text)));
+            spellings.push(Zeroizing::new(json_escaped(text)));
+            for alignment in 0..3 {
+                spellings.push(Zeroizing::new(base64_core(&STANDARD, text, alignment)));
+                spellings.push(Zeroizing::new(base64_core(&URL_SAFE, text, alignment)));
+            }
+        }
+        spellings.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        spellings.dedup();
+        let shortest = spellings.last().map_or(usize::MAX, |s| s.len());
+        Self { spellings, shortest }
+    }
+
+    /// Whether any secret stands in `text`.
+    pub fn finds(&self, text: &str) -> bool {
+        text.len() >= self.shortest && self.spellings.iter().any(|s| memchr::memmem::find(text.as_bytes(), s.as_bytes()).is_some())
+    }
+
+    /// The text with every secret replaced; `None` where there was none.
+    pub fn apply(&self, text: &str) -> Option<String> {
+        if !self.finds(text) {
+            return None;
+        }
+        let mut masked = text.to_owned();
+        for spelling in &self.spellings {
+            if masked.contains(spelling.as_str()) {
+                masked = masked.replace(spelling.as_str(), REDACTED);
+            }
+        }
+        Some(masked)
+    }
+}
+
+impl fmt::Debug for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mask({} spellings)", self.spellings.len())
+    }
+}
+
+fn json_escaped(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// The characters of the base64 form that depend on `text` alone when `alignment` bytes stand in front of it.
+fn base64_core(engine: &impl base64::Engine, text: &str, alignment: usize) -> String {
+    let mut bytes = Zeroizing::new(vec![0u8; alignment]);
+    bytes.extend_from_slice(text.as_bytes());
+    let whole = Zeroizing::new(engine.encode(&*bytes));
+    // The first characters mix in the bytes before, the last ones mix in what follows.
+    let from = [0, 2, 3][alignment];
+    let until = bytes.len() * 8 / 6;
+    whole[from..until].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_prints() {
+        let secret = Secret::new("hunter2hunter2".into());
+        assert_eq!(format!("{secret:?}"), REDACTED);
+        assert_eq!(format!("{:?}", Mask::new([&secret])).contains("hunter2"), false);
+    }
+
+    #[test]
+    fn a_mask_finds_a_secret_in_every_spelling() {
+        let secret = Secret::new("p&ss \"wörd/+".into());
+        let mask = Mask::new([&secret]);
+        for prefix in ["", "u", "us", "use"] {
+            for suffix in ["", "x", "yz"] {
+                let basic = STANDARD.encode(format!("{prefix}{}{suffix}", secret.expose()));
+                assert!(mask.finds(&basic), "{basic}");
+                assert!(mask.finds(&URL_SAFE.encode(format!("{prefix}{}{suffix}", secret.expose()))));
+            }
+        }
+        assert_eq!(mask.apply("a p&ss \"wörd/+ b").as_deref(), Some("a [redacted] b"));
+        assert!(mask.finds("q=p%26ss%20%22w%C3%B6rd%2F%2B"));
+        assert!(mask.finds(r#"{"x":"p&ss \"wörd/+"}"#));
+        assert_eq!(mask.apply("nothing here"), None);
+    }
+
+    #[test]
+    fn a_short_secret_is_not_searched_for() {
+        assert!(!Mask::new([&Secret::new("u".into())]).finds("user"));
+    }
+
+    #[test]
+    fn equality_looks_at_the_value() {
+        assert_eq!(Secret::new("a".into()), Secret::new("a".into()));
+        assert_ne!(Secret::new("a".into()), Secret::new("b".into()));
+    }
+}
