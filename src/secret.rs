@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use zeroize::Zeroizing;
 
@@ -127,6 +126,8 @@ fn base64_core(engine: &impl base64::Engine, text: &str, alignment: usize) -> St
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
 
     #[test]

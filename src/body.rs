@@ -1,0 +1,271 @@
+//! Bodies in both directions: empty, buffered, or streaming under limits. Nothing here holds a body whole, except
+//! [`collect`], which is bounded.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use crate::error::Error;
+use crate::record::OpenRecord;
+
+/// A body of either direction.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// No body.
+    #[default]
+    Empty,
+    /// All of it at hand.
+    Full(Bytes),
+    /// A client's body as it arrives, under the limits of the request.
+    Inbound(Box<Inbound>),
+    /// An upstream's body as it arrives; the box is whatever the sender wraps it in.
+    Stream(Pin<Box<dyn Streamed>>),
+}
+
+/// Any other body: an upstream's under its limits, a step's wrapping.
+pub trait Streamed: http_body::Body<Data = Bytes, Error = Error> + std::fmt::Debug {}
+
+impl<B: http_body::Body<Data = Bytes, Error = Error> + std::fmt::Debug> Streamed for B {}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Inbound(inbound) => Pin::new(&mut **inbound).poll_frame(cx),
+            Self::Stream(stream) => stream.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Inbound(inbound) => inbound.is_end_stream(),
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Inbound(inbound) => inbound.size_hint(),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+/// Reads a body whole.
+///
+/// # Errors
+/// [`Error::BodyTooLarge`] beyond `limit` bytes, or what the body itself fails with. Trailers are dropped.
+pub async fn collect(mut body: Body, limit: u64, name: &'static str) -> Result<Bytes, Error> {
+    let too_large = || Error::BodyTooLarge(limit, name.into());
+    if let Body::Full(bytes) = body {
+        return if bytes.len() as u64 > limit { Err(too_large()) } else { Ok(bytes) };
+    }
+    if http_body::Body::size_hint(&body).lower() > limit {
+        return Err(too_large());
+    }
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if all.len() as u64 + data.len() as u64 > limit {
+            return Err(too_large());
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(all.freeze())
+}
+
+/// A deadline that costs a timer only once somebody really waits for it.
+#[derive(Debug, Default)]
+pub struct Alarm {
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Alarm {
+    /// Ready once `deadline` has passed. A timer set for an earlier deadline is left to fire and set again, so that
+    /// moving the deadline with every piece of a body is free.
+    pub fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+    }
+}
+
+/// How fast and how large a client's body must and may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Longest silence (`server.timeouts.body_idle`).
+    pub idle: Duration,
+    /// Least bytes a second on average, counted while the gateway waits for the client (`min_body_rate`); zero is off.
+    pub rate: u64,
+    /// Waiting that is free before the rate counts (`min_body_rate_grace`).
+    pub grace: Duration,
+}
+
+/// What holds a client's body back until the upstream wants it (`Expect: 100-continue`, ruling D11).
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Rc<RefCell<Gated>>);
+
+#[derive(Debug, Default)]
+struct Gated {
+    open: bool,
+    waiter: Option<std::task::Waker>,
+}
+
+impl Gate {
+    /// Lets the body through.
+    pub fn open(&self) {
+        let mut gated = self.0.borrow_mut();
+        gated.open = true;
+        if let Some(waiter) = gated.waiter.take() {
+            waiter.wake();
+        }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut gated = self.0.borrow_mut();
+        if gated.open {
+            return Poll::Ready(());
+        }
+        gated.waiter = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// A client's body under its limits. Counts into the audit record.
+#[derive(Debug)]
+pub struct Inbound {
+    incoming: Incoming,
+    record: OpenRecord,
+    pace: Pace,
+    /// Largest size and the key that set it.
+    limit: Option<(u64, &'static str)>,
+    gate: Option<Gate>,
+    read: u64,
+    waited: Duration,
+    waiting_since: Option<Instant>,
+    alarm: Alarm,
+}
+
+impl Inbound {
+    /// Wraps what hyper hands out.
+    pub fn new(incoming: Incoming, record: OpenRecord, pace: Pace) -> Self {
+        Self {
+            incoming,
+            record,
+            pace,
+            limit: None,
+            gate: None,
+            read: 0,
+            waited: Duration::ZERO,
+            waiting_since: None,
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Sets the largest size. The last word wins: the resource's limit replaces the server's (ruling C2).
+    ///
+    /// # Errors
+    /// [`Error::BodyTooLarge`] if the announced length is over it already.
+    pub fn limit(&mut self, limit: u64, name: &'static str) -> Result<(), Error> {
+        if http_body::Body::size_hint(&self.incoming).lower() > limit {
+            return Err(Error::BodyTooLarge(limit, name.into()));
+        }
+        self.limit = Some((limit, name));
+        Ok(())
+    }
+
+    /// Lifts a limit that was set before.
+    pub fn unlimited(&mut self) {
+        self.limit = None;
+    }
+
+    /// Holds the body back until the gate opens.
+    pub fn gate(&mut self) -> Gate {
+        let gate = Gate::default();
+        self.gate = Some(gate.clone());
+        gate
+    }
+
+    /// When the client is too slow, if nothing more arrives.
+    fn patience(&self, since: Instant) -> Instant {
+        let idle = since + self.pace.idle;
+        if self.pace.rate == 0 {
+            return idle;
+        }
+        let earned = Duration::from_millis(self.read.saturating_mul(1000) / self.pace.rate).max(self.pace.grace);
+        idle.min(since + earned.saturating_sub(self.waited))
+    }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if let Some(gate) = &this.gate {
+            ready!(gate.poll(cx));
+            this.gate = None;
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+            let since = *this.waiting_since.get_or_insert_with(Instant::now);
+            let deadline = this.patience(since);
+            ready!(this.alarm.poll(deadline, cx));
+            return Poll::Ready(Some(Err(Error::SlowBody)));
+        };
+        if let Some(since) = this.waiting_since.take() {
+            this.waited += since.elapsed();
+        }
+        let frame = match frame {
+            None => return Poll::Ready(None),
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => {
+                return Poll::Ready(Some(Err(Error::BadRequest(
+                    "The body of the request was cut off.".into(),
+                    "Send the whole body.".into(),
+                ))));
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            this.read += data.len() as u64;
+            this.record.borrow_mut().bytes_in = this.read;
+            if let Some((limit, name)) = this.limit.filter(|(limit, _)| this.read > *limit) {
+                return Poll::Ready(Some(Err(Error::BodyTooLarge(limit, name.into()))));
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

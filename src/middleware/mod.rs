@@ -1,0 +1,85 @@
+//! The steps of the stack, one file each. A step is one `async fn handle`; [`layer`] adapts it to `tower::Layer`.
+//! Steps know nothing of each other: the order is `stack.rs`.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Response;
+use tower::util::Either;
+use tower::{Layer, Service};
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::error::Error;
+
+/// What a step returns.
+pub type Answer = Result<Response<Body>, Error>;
+
+/// One step. Its future stays on the core that runs it.
+pub trait Step: Send + Sync + 'static {
+    /// Handles a call: by itself, or by handing it on and looking at the answer.
+    fn handle(&self, call: Call, next: &impl Next) -> impl Future<Output = Answer>;
+}
+
+/// The steps behind this one.
+pub trait Next: 'static {
+    /// Hands the call on.
+    fn run(&self, call: Call) -> impl Future<Output = Answer>;
+}
+
+impl<S> Next for S
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
+{
+    // Every service of the stack is ready at any time, so `poll_ready` has nothing to say and `oneshot` would only cost.
+    fn run(&self, call: Call) -> impl Future<Output = Answer> {
+        self.clone().call(call)
+    }
+}
+
+/// The layer of a step that may be switched off; `None` passes straight through.
+pub fn layer<M: Step>(step: Option<M>) -> Either<StepLayer<M>, tower::layer::util::Identity> {
+    match step {
+        Some(step) => Either::Left(StepLayer(Arc::new(step))),
+        None => Either::Right(tower::layer::util::Identity::new()),
+    }
+}
+
+/// Makes a [`Stepped`] of what lies below.
+#[derive(Debug)]
+pub struct StepLayer<M>(Arc<M>);
+
+impl<M, S> Layer<S> for StepLayer<M> {
+    type Service = Stepped<M, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Stepped(Arc::new((self.0.clone(), inner)))
+    }
+}
+
+/// A step in front of a service. One allocation shared by all calls.
+#[derive(Debug)]
+pub struct Stepped<M, S>(Arc<(Arc<M>, S)>);
+
+impl<M, S> Clone for Stepped<M, S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M: Step, S: Next> Service<Call> for Stepped<M, S> {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Answer>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let this = self.0.clone();
+        Box::pin(async move { this.0.handle(call, &this.1).await })
+    }
+}
