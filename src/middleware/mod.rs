@@ -1,6 +1,8 @@
 //! The steps of the stack, one file each. A step is one `async fn handle`; [`layer`] adapts it to `tower::Layer`.
 //! Steps know nothing of each other: the order is `stack.rs`.
 
+pub mod sign;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,0 +1,149 @@
+//! What the tests of schemes share: nodes from JSON, a call to sign, and the problems as text.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderMap, Method};
+use serde_json::Value as Json;
+
+use crate::auth::{Auth, Context, read};
+use crate::body::Body;
+use crate::call::{Call, Caller, Parts};
+use crate::error::Error;
+use crate::path::Target;
+use crate::record::{AnsweredBy, Record, Timings};
+use crate::secret::Secret;
+use crate::tree::{Entry, Node, Place, Problems, Unresolved, Value};
+
+/// The `limits.buffer` of these tests, in bytes.
+pub const BUFFER: u64 = 1024;
+
+/// A node: `${secret:TEXT}` is a resolved reference, `${unset}` one that names nothing.
+pub fn node(json: &Json) -> Node {
+    let value = match json {
+        Json::Null => Value::Null,
+        Json::Bool(b) => Value::Bool(*b),
+        Json::Number(n) => Value::Number(n.to_string().into()),
+        Json::String(s) if s == "${unset}" => {
+            Value::Unresolved(Box::new(Unresolved { message: "NAME is not set".into(), hint: String::new(), unset: true }))
+        }
+        Json::String(s) => match s.strip_prefix("${secret:").and_then(|s| s.strip_suffix('}')) {
+            Some(secret) => Value::Secret(Secret::new(secret.to_owned())),
+            None => Value::Text(s.as_str().into()),
+        },
+        Json::Array(items) => Value::List(items.iter().map(node).collect()),
+        Json::Object(map) => {
+            let entry = |(k, v): (&String, &Json)| Entry { key: k.as_str().into(), place: Place::default(), node: node(v) };
+            Value::Map(map.iter().map(entry).collect())
+        }
+    };
+    Node { place: Place::default(), value }
+}
+
+fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
+    let problems = Problems::default();
+    let auth = read(&node(json), &Context { base_path, buffer: BUFFER }, &problems);
+    assert!(auth.is_some() || problems.any_error(), "nothing was read, and nobody said why");
+    let any_error = problems.any_error();
+    let texts = problems.into_sorted().into_iter().map(|p| format!("{} | {}", p.message, p.hint)).collect();
+    (auth.filter(|_| !any_error), texts)
+}
+
+/// What stands under `auth`, for a base path.
+pub fn auth_at(json: Json, base_path: &str) -> Auth {
+    let (auth, texts) = try_read(&json, base_path);
+    auth.unwrap_or_else(|| panic!("{texts:?}"))
+}
+
+/// What stands under `auth`.
+pub fn auth(json: Json) -> Auth {
+    auth_at(json, "")
+}
+
+/// The problems with it, for a base path.
+pub fn complaints_at(json: Json, base_path: &str) -> Vec<String> {
+    try_read(&json, base_path).1
+}
+
+/// The problems with it.
+pub fn complaints(json: Json) -> Vec<String> {
+    complaints_at(json, "")
+}
+
+/// A call for this target.
+pub fn call(target: &str) -> Call {
+    let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
+    Call::new(Parts {
+        method: Method::POST,
+        target: Target::new(path, query),
+        headers: HeaderMap::new(),
+        body: Body::Empty,
+        caller: Caller { name: "anonymous".into(), ip: None, tls: false },
+        deadline: None,
+        expects_continue: false,
+        upgrade: None,
+        record: Rc::new(RefCell::new(record())),
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a record needs some time, and no test looks at it")]
+fn record() -> Record {
+    Record {
+        id: "1".into(),
+        received: Instant::now(),
+        time: SystemTime::now(),
+        trace: None,
+        client: "anonymous".into(),
+        resource: None,
+        environment: None,
+        method: None,
+        path: "/".into(),
+        query: None,
+        status: 0,
+        answered_by: AnsweredBy::Gateway,
+        decision: None,
+        rule: None,
+        timings: Timings::default(),
+        attempts: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        credential: None,
+        config: "1".into(),
+        error: None,
+        mask: None,
+    }
+}
+
+/// A call with a body of this type.
+pub fn call_with(content_type: &str, body: &[u8]) -> Call {
+    let mut call = call("/a");
+    if !content_type.is_empty() {
+        call.headers.insert("content-type", content_type.parse().unwrap());
+    }
+    call.body = if body.is_empty() { Body::Empty } else { Body::Full(body.to_vec().into()) };
+    call
+}
+
+/// Signs the call. Nothing here waits for anything but a body at hand, so one poll must do.
+pub fn signed(auth: &Auth, mut call: Call) -> Result<Call, Error> {
+    now(auth.sign(&mut call))?;
+    Ok(call)
+}
+
+/// The result of a future that is ready at once.
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).as_mut().poll(&mut cx) {
+        std::task::Poll::Ready(done) => done,
+        std::task::Poll::Pending => panic!("the future waits for something"),
+    }
+}
+
+/// The body of a signed call as text.
+pub fn body(call: &Call) -> &str {
+    match &call.body {
+        Body::Full(bytes) => std::str::from_utf8(bytes).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
