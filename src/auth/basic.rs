@@ -10,7 +10,8 @@ use http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
 
 use crate::auth::field::Field;
-use crate::auth::{Owned, Reading, Scheme, Signing, fields};
+use crate::auth::read::fields;
+use crate::auth::{Owned, Reading, Scheme, Signing};
 use crate::call::Call;
 use crate::secret::Secret;
 use crate::tree::{Node, Problems, Value};
@@ -43,9 +44,9 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     if username.is_empty() && password.is_empty() {
         problems.warn(node.place, "user name and password are both empty", "write `auth: none` if no credential is wanted");
     }
-    let pair = Zeroizing::new(format!("{}:{}", username.expose(), password.expose()));
+    let pair = Zeroizing::new([username.expose(), ":", password.expose()].concat());
     let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
-    let value = Field::new(&Zeroizing::new(format!("Basic {}", encoded.as_str()))).ok()?;
+    let value = Field::new(&Zeroizing::new(["Basic ", encoded.as_str()].concat())).ok()?;
     let identity = reading.fingerprint.of([b"basic", username.expose().as_bytes(), password.expose().as_bytes()]);
     Some(Box::new(Basic { value, identity }))
 }

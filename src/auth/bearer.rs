@@ -6,7 +6,8 @@ use http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
 
 use crate::auth::field::Field;
-use crate::auth::{Owned, Reading, Scheme, Signing, fields};
+use crate::auth::read::fields;
+use crate::auth::{Owned, Reading, Scheme, Signing};
 use crate::call::Call;
 use crate::secret::Secret;
 use crate::tree::{Node, Place, Problems, Value};
@@ -75,7 +76,7 @@ fn judged(place: Place, word: &str, token: &Secret, problems: &Problems) -> Opti
         let hint = "take it out of the token, or set `scheme: \"\"`";
         problems.warn(place, format!("the token begins with `{word}` already, so the word is sent twice"), hint);
     }
-    Field::new(&Zeroizing::new(format!("{word} {token}"))).ok()
+    Field::new(&Zeroizing::new([word, " ", token].concat())).ok()
 }
 
 impl Scheme for Bearer {

@@ -3,8 +3,9 @@
 //! The name is literal and stands at the top level. A body that cannot take the secret in exactly one reading is
 //! refused. Nested places, XML and multipart are not served here.
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use crate::auth::form;
 use crate::auth::json::{self, Wrong};
@@ -41,10 +42,10 @@ impl Insert {
     /// A field `name` with this value, for bodies of at most `limit` bytes. `None` where JSON cannot spell it, which
     /// no text causes.
     pub fn new(name: String, value: &Secret, limit: u64) -> Option<Self> {
-        let text = zeroize::Zeroizing::new(serde_json::to_string(value.expose()).ok()?);
-        let json = Secret::new(format!("{}:{}", serde_json::to_string(&name).ok()?, text.as_str()));
-        let text = zeroize::Zeroizing::new(encode_query(value.expose()));
-        let form = Secret::new(format!("{}={}", encode_query(&name), text.as_str()));
+        let text = Zeroizing::new(serde_json::to_string(value.expose()).ok()?);
+        let json = Secret::new([serde_json::to_string(&name).ok()?.as_str(), ":", text.as_str()].concat());
+        let text = Zeroizing::new(encode_query(value.expose()));
+        let form = Secret::new([encode_query(&name).as_str(), "=", text.as_str()].concat());
         Some(Self { name, json, form, limit })
     }
 
@@ -65,7 +66,6 @@ impl Insert {
             Kind::Form => form::set(&text, &self.name, self.form.expose()),
         };
         reframe(&mut call.headers, text.len());
-        // Whoever waited for 100 has sent the body by now.
         call.expects_continue = false;
         call.body = Body::Full(text.into());
         Ok(())
@@ -77,6 +77,8 @@ fn reframe(headers: &mut HeaderMap, length: usize) {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.remove(TRANSFER_ENCODING);
     headers.remove(TRAILER);
+    // Whoever waited for 100 has sent the body by now.
+    headers.remove(EXPECT);
     for name in DIGESTS {
         headers.remove(HeaderName::from_static(name));
     }
@@ -244,9 +246,14 @@ mod tests {
     fn the_length_is_the_new_one_and_what_vouched_for_the_old_body_goes() {
         let mut call = call_with("application/json", b"{}");
         call.expects_continue = true;
-        for (name, value) in
-            [("content-length", "2"), ("transfer-encoding", "chunked"), ("content-digest", "x"), ("content-md5", "x"), ("trailer", "x")]
-        {
+        for (name, value) in [
+            ("content-length", "2"),
+            ("transfer-encoding", "chunked"),
+            ("content-digest", "x"),
+            ("content-md5", "x"),
+            ("trailer", "x"),
+            ("expect", "100-continue"),
+        ] {
             call.headers.insert(HeaderName::from_static(name), value.parse().unwrap());
         }
         let call = signed(&key("S"), call).unwrap();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Owned, Reading, Scheme, Signing, fields};
+use crate::auth::read::fields;
+use crate::auth::{Owned, Reading, Scheme, Signing};
 use crate::call::Call;
 use crate::tree::Node;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 
 use crate::auth::fingerprint::Fingerprint;
-use crate::auth::{Owned, Reading, Scheme, Signing, fields};
+use crate::auth::read::fields;
+use crate::auth::{Owned, Reading, Scheme, Signing};
 use crate::call::Call;
 use crate::tree::Node;
 

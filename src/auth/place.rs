@@ -74,7 +74,7 @@ impl Segment {
         let mut written = placeholders.iter().flat_map(|p| base.match_indices(p.as_str()));
         let spot = match (written.next(), written.next()) {
             (Some((at, placeholder)), None) => {
-                let lead = base[..at].split('{').next().unwrap_or_default();
+                let lead = base[..at].split(['{', '%']).next().unwrap_or_default();
                 Spot::Base { placeholder: placeholder.to_owned(), lead: lead.to_owned() }
             }
             (Some((_, placeholder)), Some(_)) => return Err(format!("`base_url` holds `{placeholder}` twice")),
