@@ -1,9 +1,8 @@
 //! Bodies in both directions: empty, buffered, or streaming under limits. Nothing here holds a body whole, except
 //! [`collect`], which is bounded.
 
-use std::cell::RefCell;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -128,7 +127,7 @@ pub struct Pace {
 
 /// What holds a client's body back until the upstream wants it (`Expect: 100-continue`, ruling D11).
 #[derive(Clone, Debug, Default)]
-pub struct Gate(Rc<RefCell<Gated>>);
+pub struct Gate(Arc<Mutex<Gated>>);
 
 #[derive(Debug, Default)]
 struct Gated {
@@ -139,7 +138,7 @@ struct Gated {
 impl Gate {
     /// Lets the body through.
     pub fn open(&self) {
-        let mut gated = self.0.borrow_mut();
+        let mut gated = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         gated.open = true;
         if let Some(waiter) = gated.waiter.take() {
             waiter.wake();
@@ -147,7 +146,7 @@ impl Gate {
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut gated = self.0.borrow_mut();
+        let mut gated = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if gated.open {
             return Poll::Ready(());
         }

@@ -78,10 +78,43 @@ pub struct Record {
     pub error: Option<&'static str>,
     /// Finds the resource's secrets by value, so that none reaches the log.
     pub mask: Option<Arc<crate::secret::Mask>>,
+    /// What the exchange holds of bounded things, given back when it ends.
+    pub permits: Vec<tokio::sync::OwnedSemaphorePermit>,
 }
 
 /// A record while its request is under way. Shared by the stack and both bodies, on one core.
 pub type OpenRecord = Rc<RefCell<Record>>;
+
+impl Record {
+    /// A record that has only begun. `time` is the moment on the wall.
+    pub fn new(id: Box<str>, time: SystemTime, client: Arc<str>, config: Arc<str>) -> Self {
+        Self {
+            id,
+            received: Instant::now(),
+            time,
+            trace: None,
+            client,
+            resource: None,
+            environment: None,
+            method: None,
+            path: "".into(),
+            query: None,
+            status: 0,
+            answered_by: AnsweredBy::Gateway,
+            decision: None,
+            rule: None,
+            timings: Timings::default(),
+            attempts: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            credential: None,
+            config,
+            error: None,
+            mask: None,
+            permits: Vec::new(),
+        }
+    }
+}
 
 impl AnsweredBy {
     /// The word in the record.

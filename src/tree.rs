@@ -103,12 +103,22 @@ pub struct Problem {
 pub struct Problems {
     found: RefCell<Vec<Problem>>,
     literal_secrets: Cell<bool>,
+    secrets: RefCell<Vec<Secret>>,
 }
 
 impl Problems {
     /// Says whether a literal may stand in a secret field (`allow_literal_secrets`).
     pub fn allow_literal_secrets(&self, yes: bool) {
         self.literal_secrets.set(yes);
+    }
+
+    /// Every secret that was read since the last call, however it was written: what has to be masked by value.
+    pub fn take_secrets(&self) -> Vec<Secret> {
+        self.secrets.take()
+    }
+
+    fn note(&self, secret: &Secret) {
+        self.secrets.borrow_mut().push(secret.clone());
     }
 
     /// Reports an error.
@@ -228,12 +238,16 @@ impl Node {
 
     /// A secret. A literal is an error unless `allow_literal_secrets` says otherwise, and then a warning.
     pub fn secret(&self, problems: &Problems) -> Option<Secret> {
-        if let Value::Secret(secret) = &self.value {
-            return Some(secret.clone());
-        }
-        let text = self.text(problems)?;
-        self.judge_literal(&text, problems);
-        Some(Secret::new(text))
+        let secret = match &self.value {
+            Value::Secret(secret) => secret.clone(),
+            _ => {
+                let text = self.text(problems)?;
+                self.judge_literal(&text, problems);
+                Secret::new(text)
+            }
+        };
+        problems.note(&secret);
+        Some(secret)
     }
 
     /// Like [`Node::secret`], but an unset reference, `null` or `""` is the empty secret.
@@ -575,7 +589,7 @@ impl<'n> Fields<'n> {
     pub fn finish(self) {
         let asked = self.asked.borrow();
         for entry in self.node.entries() {
-            if !asked.iter().any(|a| *a == &*entry.key) {
+            if !asked.contains(&&*entry.key) {
                 self.problems.error(entry.place, format!("unknown key `{}`", entry.key), closest(&entry.key, &asked));
             }
         }

@@ -1,0 +1,121 @@
+//! `/healthz`, `/readyz` and `/metrics`, on a listener apart from the data port. They need neither a token nor a known
+//! `Host`: probes call the address of a pod (ruling B16).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::snapshot::Snapshot;
+use crate::telemetry::{Exposition, Metrics};
+
+/// Most connections at a time: probes and scrapers are few.
+const CONNECTIONS: usize = 128;
+/// Longest wait for a head, and for the next one.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Largest head.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Pause after the system has refused to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the listener tells about.
+pub struct Admin {
+    registry: Registry,
+    draining: Arc<AtomicBool>,
+    audit: Arc<crate::audit::Audit>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admin")
+    }
+}
+
+impl Admin {
+    /// Tells about these.
+    pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>, draining: Arc<AtomicBool>, audit: Arc<crate::audit::Audit>) -> Self {
+        let mut registry = Registry::default();
+        let resources = move |each: &mut dyn FnMut(&str, &crate::telemetry::Counts)| {
+            for resource in snapshot.resources.values() {
+                each(&resource.name, &resource.counts);
+            }
+        };
+        registry.register_collector(Box::new(Exposition { metrics, resources }));
+        Self { registry, draining, audit }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.draining.load(Ordering::Relaxed) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            "/readyz" if !self.audit.healthy() => text(StatusCode::SERVICE_UNAVAILABLE, "the audit log cannot be written\n"),
+            "/readyz" => text(StatusCode::OK, "ready\n"),
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let mut page = String::new();
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut page, &self.registry) {
+            tracing::error!("metrics cannot be rendered: {error}");
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be rendered\n");
+        }
+        let mut response = text(StatusCode::OK, page);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+        response
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Serves until the runtime ends: an instance that drains must still be able to say so.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("accepting on the admin listener failed: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let admin = admin.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(admin.answer(&request))));
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD_BYTES);
+            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!("an admin connection ended: {error}");
+            }
+        });
+    }
+}

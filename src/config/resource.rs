@@ -1,0 +1,294 @@
+//! One resource: from its place in the tree to a plan that can run. Every block is read by the part of the house that
+//! it concerns; this file knows which key goes to whom, and what must hold between them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use crate::auth::{self, Auth};
+use crate::middleware::shape::{self, Shape};
+use crate::net::{self, Upstream};
+use crate::path::Glob;
+use crate::secret::{Mask, Secret};
+use crate::tree::{Fields, Node, Place, Problems};
+
+/// Keys of a resource that this build lacks.
+const UNBUILT: [&str; 18] = [
+    "preset", "hosts", "allow", "secrets", "proxy", "tunnel", "rate_limits", "quota", "retry", "idempotency", "breaker", "fallback", "cache", "accept", "expect",
+    "connections", "test", "credentials",
+];
+/// Keys of a route that this build lacks.
+const UNBUILT_IN_ROUTES: [&str; 6] = ["cache", "retry", "rate_limits", "idempotency", "expect", "accept"];
+
+/// A resource, checked.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is for, in the operator's words.
+    pub description: Option<String>,
+    /// Its base URL, for people.
+    pub base_url: String,
+    /// Where it leads.
+    pub upstream: Arc<Upstream>,
+    /// What bounds it.
+    pub limits: Limits,
+    /// Whether connections may switch protocols.
+    pub websocket: bool,
+    /// Its secrets, to be found by value.
+    pub mask: Option<Arc<Mask>>,
+    /// What holds where no route says otherwise.
+    pub variant: Variant,
+    /// Its routes, first match wins.
+    pub branches: Vec<Branch>,
+}
+
+/// A route of a resource.
+#[derive(Debug)]
+pub struct Branch {
+    /// Which paths.
+    pub path: Glob,
+    /// Which methods; empty means all.
+    pub methods: Vec<Method>,
+    /// What holds there.
+    pub variant: Variant,
+}
+
+/// What may differ from route to route.
+#[derive(Debug)]
+pub struct Variant {
+    /// What the upstream is to see.
+    pub shape: Shape,
+    /// What the gateway presents.
+    pub auth: Option<Auth>,
+    /// The times of the exchange.
+    pub timeouts: Timeouts,
+}
+
+/// `limits` of a resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls under way; none is no bound.
+    pub in_flight: Option<usize>,
+    /// Largest request body.
+    pub request_body: Option<u64>,
+    /// Largest answer.
+    pub response_body: Option<u64>,
+    /// Largest body that is held whole where something needs that.
+    pub buffer: u64,
+}
+
+/// `timeouts` of a resource or route.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// DNS, TCP and TLS.
+    pub connect: Duration,
+    /// Until the head of the answer.
+    pub head: Duration,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+    /// Whether `idle` was written: only then it bounds event streams (ruling D12).
+    pub idle_written: bool,
+    /// The whole exchange.
+    pub total: Option<Duration>,
+    /// Waiting for a place.
+    pub queue: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            head: Duration::from_secs(120),
+            idle: Duration::from_secs(60),
+            idle_written: false,
+            total: None,
+            queue: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What resources need to know of the process.
+pub struct Context<'c> {
+    /// Folder of the file that says it, for relative paths (ruling C3).
+    pub folder: &'c dyn Fn(Place) -> std::path::PathBuf,
+    /// The gateway as upstreams see it.
+    pub gateway: Arc<shape::Gateway>,
+}
+
+/// Reads a resource. `None` after at least one error was reported.
+pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
+    let fields = Fields::of(node, "a resource: a map with `base_url`", problems)?;
+    let description = fields.node("description").and_then(|n| n.literal(problems));
+    let base = fields.need("base_url").and_then(|n| base_url(n, problems));
+    fields.unbuilt_all(&UNBUILT);
+    fields.unbuilt("allow_private", |n| n.is_off());
+    fields.unbuilt("reflection", |_| false);
+    // Read by `config::references` before anything else.
+    fields.raw("vars");
+    let allow_http = fields.flag("allow_http", false);
+    if allow_http && let Some(node) = fields.node("allow_http") {
+        problems.warn(node.place, "credentials may travel over plain http", "");
+    }
+    let folder = (context.folder)(node.place);
+    let tls = fields.node("tls").map(|n| net::tls::Config::read(n, &folder, problems));
+    let pool = net::pool::Config::read(fields.node("http"), base.as_ref().is_some_and(|b| b.origin.is_https()), problems);
+    let limits = limits(&fields, problems);
+    let timeouts = timeouts(&fields, Timeouts::default(), problems);
+    let websocket = fields.flag("websocket", true);
+    let shape = shape::Config::read(&fields, problems);
+    let auth = fields.node("auth");
+    let routes = fields.items("routes");
+    let reader = Reader { name, context, limits, allow_http, problems };
+    let base = base?;
+    let variant = reader.variant(&base, shape.clone(), auth, timeouts);
+    let branches = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
+    fields.finish();
+    let upstream = Upstream::new(base.origin.clone(), tls.flatten(), pool?, timeouts.connect, timeouts.queue);
+    // Those that stand in secret fields, and whatever else a reference has touched.
+    let mut secrets: Vec<Secret> = problems.take_secrets();
+    node.secrets(&mut secrets);
+    let variant = variant?;
+    let mask = (!secrets.is_empty()).then(|| Arc::new(Mask::new(&secrets)));
+    Some(Plan { name: name.into(), description, base_url: base.text, upstream: Arc::new(upstream), limits, websocket, mask, variant, branches })
+}
+
+struct Reader<'r> {
+    name: &'r str,
+    context: &'r Context<'r>,
+    limits: Limits,
+    allow_http: bool,
+    problems: &'r Problems,
+}
+
+impl Reader<'_> {
+    fn variant(&self, base: &BaseUrl, shape: Option<shape::Config>, node: Option<&Node>, timeouts: Timeouts) -> Option<Variant> {
+        let auth = match node {
+            Some(node) => Some(auth::read(node, &auth::Context { buffer: self.limits.buffer, base_path: &base.path }, self.problems)?),
+            None => None,
+        };
+        // Ruling G1: a credential does not travel in the clear, unless the operator has said so.
+        if !base.origin.is_https() && !base.origin.is_loopback() && !self.allow_http && auth.as_ref().is_some_and(Auth::needs_tls) {
+            let place = node.map_or(base.place, |n| n.place);
+            self.problems.error(place, "a credential would travel over plain http", "use https in base_url, or set `allow_http: true`");
+            return None;
+        }
+        let build = shape::Build {
+            resource: self.name,
+            base: shape::Base { origin: &base.origin, path: &base.path },
+            owned: auth.as_ref().map(Auth::owns).unwrap_or_default(),
+            gateway: self.context.gateway.clone(),
+        };
+        let shape = shape?.build(build, self.problems)?;
+        Some(Variant { shape, auth, timeouts })
+    }
+
+    fn branch(&self, node: &Node, base: &BaseUrl, shape: &Option<shape::Config>, auth: Option<&Node>, timeouts: Timeouts) -> Option<Branch> {
+        let fields = Fields::of(node, "a route: a map with `path`", self.problems)?;
+        let path = fields.need("path").and_then(|n| n.text(self.problems).and_then(|text| glob(&text, n.place, self.problems)));
+        let methods = fields.items("methods").iter().filter_map(|n| method(n, self.problems)).collect();
+        fields.unbuilt_all(&UNBUILT_IN_ROUTES);
+        let timeouts = self::timeouts(&fields, timeouts, self.problems);
+        let shape = shape.clone().and_then(|shape| shape.overlay(&fields, self.problems));
+        let variant = self.variant(base, shape, fields.node("auth").or(auth), timeouts);
+        fields.finish();
+        Some(Branch { path: path?, methods, variant: variant? })
+    }
+}
+
+fn glob(text: &str, place: Place, problems: &Problems) -> Option<Glob> {
+    Glob::parse(text).map_err(|why| problems.error(place, why, "a path below the resource: `/repos/**`")).ok()
+}
+
+/// A method; GET covers HEAD (ruling D32), which the caller of this list sees to by adding it.
+fn method(node: &Node, problems: &Problems) -> Option<Method> {
+    let text = node.text(problems)?;
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(method) if text.bytes().all(|b| !b.is_ascii_lowercase()) => Some(method),
+        _ => {
+            problems.error(node.place, format!("`{text}` is not a method"), "methods are written in capitals: GET");
+            None
+        }
+    }
+}
+
+/// A base URL, taken apart.
+#[derive(Clone, Debug)]
+struct BaseUrl {
+    origin: net::Origin,
+    /// The path as written, or empty.
+    path: String,
+    text: String,
+    place: Place,
+}
+
+fn base_url(node: &Node, problems: &Problems) -> Option<BaseUrl> {
+    if matches!(node.value, crate::tree::Value::List(_)) {
+        problems.error(node.place, "a list of base URLs (failover) is not built into this version", "write one URL");
+        return None;
+    }
+    let text = node.text(problems)?;
+    let refuse = |why: String, hint: &str| {
+        problems.error(node.place, why, hint);
+        None
+    };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return refuse("`base_url` needs a scheme and a host".into(), "https://api.example.com/v1");
+    };
+    if let Some(mark) = rest.find(['?', '#', '@', '\\', ' ']) {
+        let why = match rest.as_bytes()[mark] {
+            b'?' => "`base_url` holds a query; parameters go under `params`",
+            b'#' => "`base_url` holds a fragment",
+            b'@' => "`base_url` holds a user; credentials go under `auth`",
+            _ => "`base_url` holds a character that no URL may hold",
+        };
+        return refuse(why.into(), "https://api.example.com/v1");
+    }
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let origin = match net::Origin::parse(scheme, authority) {
+        Ok(origin) => origin,
+        Err(why) => return refuse(why.to_string(), "https://api.example.com/v1"),
+    };
+    if let Err(error) = crate::path::check(path) {
+        return refuse(format!("the path of `base_url` is refused: {}", error.detail()), &error.hint());
+    }
+    Some(BaseUrl { origin, path: path.to_owned(), text, place: node.place })
+}
+
+fn limits(fields: &Fields<'_>, problems: &Problems) -> Limits {
+    let default = Limits { in_flight: None, request_body: None, response_body: None, buffer: 1 << 20 };
+    let Some(node) = fields.node("limits") else { return default };
+    let Some(fields) = Fields::of(node, "a map of limits", problems) else { return default };
+    let off = fields.node("in_flight").is_some_and(Node::is_off);
+    let in_flight = if off { fields.raw("in_flight").and(None) } else { Some(fields.count("in_flight", 256, 1)) };
+    let limits = Limits {
+        in_flight: in_flight.map(|n| usize::try_from(n).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)),
+        request_body: fields.size_or_off("request_body", None),
+        response_body: fields.size_or_off("response_body", None),
+        buffer: fields.size("buffer", 1 << 20),
+    };
+    fields.finish();
+    limits
+}
+
+fn timeouts(fields: &Fields<'_>, default: Timeouts, problems: &Problems) -> Timeouts {
+    let Some(node) = fields.node("timeouts") else { return default };
+    let Some(fields) = Fields::of(node, "a map of timeouts", problems) else { return default };
+    let timeouts = Timeouts {
+        connect: fields.duration("connect", default.connect),
+        head: fields.duration("head", default.head),
+        idle: fields.duration("idle", default.idle),
+        idle_written: default.idle_written || fields.node("idle").is_some(),
+        total: fields.duration_or_off("total", default.total),
+        queue: fields.duration("queue", default.queue),
+    };
+    fields.finish();
+    timeouts
+}
+
+/// The folder of a file.
+pub fn folder_of(file: &Path) -> std::path::PathBuf {
+    file.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| ".".into(), Path::to_path_buf)
+}

@@ -1,0 +1,295 @@
+//! The last step: sends the call over a pooled connection and streams the answer back, under `timeouts` and
+//! `limits.response_body`. Retrying is not done here, save what the pool may resend unseen (ruling D19).
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tower::Service;
+
+use super::Answer;
+use crate::body::{Alarm, Body, Gate};
+use crate::call::{Call, Parts};
+use crate::error::{Breach, Error, Stage};
+use crate::net::{self, Lease, Upstream};
+use crate::record::OpenRecord;
+
+/// How long a client that expects 100 is kept waiting for a word from the upstream (ruling D11).
+const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The times of one resource that concern the exchange. Connecting and queueing are the pool's.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Until the head of the answer, counted anew while the request's body moves.
+    pub head: Duration,
+    /// Between two pieces of the answer.
+    pub idle: Duration,
+    /// Whether `idle` was written for this resource: only then it bounds event streams and tunnels (ruling D12).
+    pub idle_written: bool,
+}
+
+/// Sends calls of one resource.
+#[derive(Clone, Debug)]
+pub struct Forward(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    upstream: Arc<Upstream>,
+    timeouts: Timeouts,
+    response_body: Option<u64>,
+    upgrades: bool,
+}
+
+/// Both ends of a switched connection, left in the answer's extensions for whoever closes the record.
+#[derive(Clone, Debug)]
+pub struct Switched(Arc<std::sync::Mutex<Option<Ends>>>);
+
+/// The two ends of a tunnel, and how long it may be silent.
+#[derive(Debug)]
+pub struct Ends {
+    /// Towards the client.
+    pub client: hyper::upgrade::OnUpgrade,
+    /// Towards the upstream.
+    pub upstream: hyper::upgrade::OnUpgrade,
+    /// The upstream's connection, which lives as long as the tunnel.
+    pub lease: Lease<Body>,
+    /// Longest silence, where one is set.
+    pub idle: Option<Duration>,
+}
+
+impl Switched {
+    /// The ends; `None` the second time.
+    pub fn take(&self) -> Option<Ends> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+impl Forward {
+    /// A sender for one upstream. `upgrades` is the resource's `websocket`.
+    pub fn new(upstream: Arc<Upstream>, timeouts: Timeouts, response_body: Option<u64>, upgrades: bool) -> Self {
+        Self(Arc::new(Inner { upstream, timeouts, response_body, upgrades }))
+    }
+}
+
+impl Service<Call> for Forward {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Answer>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.exchange(call.into_parts()).await })
+    }
+}
+
+impl Inner {
+    async fn exchange(&self, parts: Parts) -> Answer {
+        let Parts { method, target, mut headers, mut body, deadline, expects_continue, upgrade, record, .. } = parts;
+        if upgrade.is_some() && !self.upgrades {
+            return Err(Error::Forbidden("This resource does not switch protocols.".into(), "Set websocket: true on the resource.".into()));
+        }
+        let head = method == Method::HEAD;
+        let asked = upgrade.as_ref().and_then(|_| headers.get(UPGRADE).cloned());
+        if asked.is_some() {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        let gate = hold_back(&mut body, expects_continue);
+        if gate.is_none() {
+            headers.remove(EXPECT);
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = target.into_uri()?;
+        *request.headers_mut() = headers;
+        if let Some(gate) = gate {
+            let opener = gate.clone();
+            hyper::ext::on_informational(&mut request, move |informational| {
+                if informational.status() == StatusCode::CONTINUE {
+                    opener.open();
+                }
+            });
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(EXPECT_PATIENCE).await;
+                gate.open();
+            });
+        }
+        let (mut response, lease) = self.send(request, deadline, &record).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(response, lease, asked, upgrade);
+        }
+        let streams = is_event_stream(response.headers());
+        response.extensions_mut().clear();
+        Ok(response.map(|incoming| self.stream(incoming, lease, head, streams, deadline)))
+    }
+
+    /// Sends, and waits for the head of the answer.
+    async fn send(&self, request: Request<Body>, deadline: Option<Instant>, record: &OpenRecord) -> Result<(Response<Incoming>, Lease<Body>), Error> {
+        let sent = Instant::now();
+        let mut alarm = Alarm::default();
+        let mut limit = sent + self.timeouts.head;
+        let mut moved = 0;
+        let mut stats = net::Stats::default();
+        let pool = net::here();
+        let result = {
+            let mut sending = pin!(pool.send(&self.upstream, request, &mut stats));
+            poll_fn(|cx| {
+                loop {
+                    if let Poll::Ready(answer) = sending.as_mut().poll(cx) {
+                        return Poll::Ready(answer);
+                    }
+                    let next = deadline.map_or(limit, |deadline| deadline.min(limit));
+                    ready!(alarm.poll(next, cx));
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return Poll::Ready(Err(Error::Timeout(Stage::Total)));
+                    }
+                    // A body that still moves is no silence: only an upstream that neither reads nor answers is.
+                    let now = record.borrow().bytes_in;
+                    if now == moved {
+                        return Poll::Ready(Err(Error::Timeout(Stage::Head)));
+                    }
+                    moved = now;
+                    limit = Instant::now() + self.timeouts.head;
+                }
+            })
+            .await
+        };
+        let mut record = record.borrow_mut();
+        record.attempts += stats.attempts.max(1);
+        record.timings.queue += micros(stats.queue);
+        record.timings.connect += micros(stats.connect);
+        record.timings.head = micros(sent.elapsed().saturating_sub(stats.queue).saturating_sub(stats.connect));
+        result
+    }
+
+    fn switch(&self, response: Response<Incoming>, lease: Lease<Body>, asked: Option<HeaderValue>, client: Option<hyper::upgrade::OnUpgrade>) -> Answer {
+        let offered = response.headers().get(UPGRADE).cloned();
+        let (Some(asked), Some(client), Some(offered)) = (asked, client, offered) else {
+            return Err(Error::Protocol(Breach::Unasked101));
+        };
+        if !offers(&asked, &offered) {
+            return Err(Error::Protocol(Breach::Unasked101));
+        }
+        let (mut parts, incoming) = response.into_parts();
+        let upstream = hyper::upgrade::on(Response::from_parts(parts.clone(), incoming));
+        let idle = self.timeouts.idle_written.then_some(self.timeouts.idle);
+        let ends = Ends { client, upstream, lease, idle };
+        parts.extensions.clear();
+        parts.extensions.insert(Switched(Arc::new(std::sync::Mutex::new(Some(ends)))));
+        Ok(Response::from_parts(parts, Body::Empty))
+    }
+
+    fn stream(&self, incoming: Incoming, lease: Lease<Body>, head: bool, streams: bool, deadline: Option<Instant>) -> Body {
+        if incoming.is_end_stream() {
+            lease.done();
+            return Body::Empty;
+        }
+        let idle = (!streams || self.timeouts.idle_written).then_some(self.timeouts.idle);
+        let deadline = deadline.filter(|_| !streams);
+        let limit = self.response_body.filter(|_| !head).unwrap_or(u64::MAX);
+        Body::Stream(Box::pin(Outbound { incoming, lease: Some(lease), idle, deadline, limit, read: 0, alarm: Alarm::default(), silent_since: None }))
+    }
+}
+
+/// With `Expect: 100-continue` the body waits until the upstream wants it.
+fn hold_back(body: &mut Body, expects_continue: bool) -> Option<Gate> {
+    match body {
+        Body::Inbound(inbound) if expects_continue => Some(inbound.gate()),
+        _ => None,
+    }
+}
+
+/// Whether the protocol that the upstream switched to is one that the client asked for (RFC 9110 section 7.8).
+fn offers(asked: &HeaderValue, offered: &HeaderValue) -> bool {
+    let (Ok(asked), Ok(offered)) = (asked.to_str(), offered.to_str()) else { return false };
+    asked.split(',').any(|one| one.trim().eq_ignore_ascii_case(offered.trim()))
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let value = value.as_bytes();
+    value.starts_with(b"text/event-stream") || value.get(..17).is_some_and(|v| v.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// An upstream's body under its limits. Its connection goes back to the pool with the last byte, or is cut if the
+/// client has had enough.
+#[derive(Debug)]
+struct Outbound {
+    incoming: Incoming,
+    lease: Option<Lease<Body>>,
+    idle: Option<Duration>,
+    deadline: Option<Instant>,
+    limit: u64,
+    read: u64,
+    alarm: Alarm,
+    silent_since: Option<Instant>,
+}
+
+impl Outbound {
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        let idle = self.idle.map(|idle| since + idle);
+        let Some(limit) = idle.into_iter().chain(self.deadline).min() else { return Poll::Pending };
+        ready!(self.alarm.poll(limit, cx));
+        let total = self.deadline.is_some_and(|deadline| deadline <= limit);
+        Poll::Ready(Error::Timeout(if total { Stage::Total } else { Stage::Idle }))
+    }
+}
+
+impl http_body::Body for Outbound {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+            let error = ready!(this.poll_silence(cx));
+            this.lease = None;
+            return Poll::Ready(Some(Err(error)));
+        };
+        this.silent_since = None;
+        match frame {
+            Some(Ok(frame)) => {
+                this.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if this.read > this.limit {
+                    this.lease = None;
+                    return Poll::Ready(Some(Err(Error::Protocol(Breach::TooLarge(this.limit)))));
+                }
+                if this.incoming.is_end_stream() {
+                    this.lease.take().into_iter().for_each(Lease::done);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                this.lease = None;
+                Poll::Ready(Some(Err(net::broken_body(&error))))
+            }
+            None => {
+                this.lease.take().into_iter().for_each(Lease::done);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

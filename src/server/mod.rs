@@ -1,0 +1,289 @@
+//! The listening side: sockets, cores, and the end of the process. One thread with a runtime of its own per core; the
+//! main thread's runtime does everything that is no request: signals, the admin listener, the mock, and dealing out
+//! connections that no core accepts by itself.
+
+mod chunks;
+mod connection;
+mod core;
+pub mod edge;
+pub mod head;
+mod listen;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use self::core::{Dealt, Door, Setup};
+use self::edge::Limits;
+use self::head::Bounds;
+use self::listen::Unix;
+use crate::admin::{self, Admin};
+use crate::audit::Audit;
+use crate::body::Pace;
+use crate::config::listen::{Accept, Address, Root as Listening, Server};
+use crate::middleware::site::Site;
+use crate::snapshot::Snapshot;
+use crate::stack::Shared;
+use crate::telemetry::Metrics;
+
+/// Connections that are dealt to a core and not yet taken.
+const DEALT: usize = 1024;
+/// Part of `server.timeouts.drain` during which listeners may stay open; the rest is for what is under way.
+const LISTEN_SHARE: f64 = 0.75;
+/// How long a request waits for a place where no resource says otherwise (`timeouts.queue`).
+const QUEUE: Duration = Duration::from_secs(5);
+/// How long the audit log may take for its last lines.
+const AUDIT_END: Duration = Duration::from_secs(5);
+/// Pause after the system has refused to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the gateway did not start.
+#[derive(Debug)]
+pub struct StartError {
+    /// What it was about: an address, a file.
+    pub what: String,
+    /// The system's word.
+    pub why: io::Error,
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.why.kind() {
+            io::ErrorKind::AddrInUse => write!(f, "{}: the address is in use; is another gateway running?", self.what),
+            io::ErrorKind::PermissionDenied => write!(f, "{}: permission denied", self.what),
+            _ => write!(f, "{}: {}", self.what, self.why),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.into();
+    move |why| StartError { what, why }
+}
+
+/// Runs the gateway until it is told to end.
+///
+/// # Errors
+/// [`StartError`] if something that the configuration names is not to be had: an address, a file.
+pub fn run(listening: Listening, snapshot: Snapshot, audit: Arc<Audit>) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("the runtime"))?;
+    runtime.block_on(serve(listening, Arc::new(snapshot), audit))
+}
+
+async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>) -> Result<(), StartError> {
+    let server = listening.server;
+    // Before anything listens: a signal that comes early is a drain, not an end.
+    let mut signals = Signals::new().map_err(failed("signals"))?;
+    let metrics = Arc::new(Metrics { audit_dropped: audit.dropped(), ..Metrics::default() });
+    let draining = Arc::new(AtomicBool::new(false));
+    let (drain, drained) = watch::channel(false);
+
+    let workers = server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let bound = bind(&server, workers)?;
+    let admin = Arc::new(Admin::new(snapshot.clone(), metrics.clone(), draining.clone(), audit.clone()));
+    for address in listening.admin.iter().chain(&listening.health).copied() {
+        let listener = TcpListener::bind(address).await.map_err(failed(address.to_string()))?;
+        tokio::spawn(admin::serve(listener, admin.clone()));
+    }
+    if let Some(mock) = listening.mock {
+        let listener = TcpListener::bind(mock.listen).await.map_err(failed(mock.listen.to_string()))?;
+        let mock = crate::mock::service(crate::mock::Settings { seed: mock.seed, items: mock.items });
+        tokio::spawn(crate::mock::serve(listener, Arc::new(mock), std::future::pending::<()>()));
+    }
+
+    let shared = Arc::new(Shared {
+        snapshot: snapshot.clone(),
+        in_flight: Arc::new(Semaphore::new(server.limits.in_flight)),
+        pace: Pace { idle: server.timeouts.body_idle, rate: server.limits.min_body_rate, grace: server.limits.min_body_rate_grace },
+        body: server.limits.body,
+        queue: QUEUE,
+        site: Site::new(server.public_url.clone()),
+        draining: draining.clone(),
+    });
+    let limits = Limits {
+        bounds: Bounds { bytes: server.limits.header_bytes, fields: server.limits.headers },
+        idle: server.timeouts.idle,
+        header: server.timeouts.header,
+        stall: server.timeouts.body_idle,
+    };
+    let patience = server.timeouts.drain.mul_f64(LISTEN_SHARE);
+    let connections = Arc::new(Semaphore::new(server.limits.connections));
+    let mut senders = Vec::new();
+    let mut threads = Vec::new();
+    let mut sockets = bound.sockets.into_iter();
+    for index in 0..workers {
+        let (sender, dealt) = mpsc::channel(DEALT);
+        senders.push(sender);
+        let setup = Setup {
+            shared: shared.clone(),
+            limits,
+            connections: connections.clone(),
+            doors: bound.doors.clone(),
+            sockets: sockets.next().unwrap_or_default(),
+            dealt,
+            drain: drained.clone(),
+            patience,
+            audit: audit.clone(),
+            metrics: metrics.clone(),
+        };
+        let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || self::core::run(setup));
+        threads.push(thread.map_err(failed("a thread"))?);
+    }
+    for dealer in bound.dealers {
+        tokio::spawn(deal(dealer, senders.clone(), connections.clone(), drained.clone(), patience));
+    }
+    // The dealers hold the only senders: once they are done, the cores know that nothing more will come.
+    drop(senders);
+    announce(&bound.names, snapshot.resources.len());
+
+    signals.any().await;
+    tracing::info!("draining: the listeners stay open while requests arrive");
+    draining.store(true, Ordering::Relaxed);
+    let _ = drain.send(true);
+    let cores = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    tokio::select! {
+        _ = cores => tracing::info!("drained"),
+        () = tokio::time::sleep(server.timeouts.drain) => tracing::warn!("server.timeouts.drain is over; what is still under way is cut off"),
+        () = signals.any() => tracing::warn!("told to end a second time: what is still under way is cut off"),
+    }
+    audit.close(AUDIT_END);
+    drop(bound.unix);
+    Ok(())
+}
+
+fn announce(names: &[String], resources: usize) {
+    tracing::info!("{resources} {} behind {}", if resources == 1 { "resource" } else { "resources" }, names.join(", "));
+}
+
+/// Who accepts on the main thread and deals to the cores.
+enum Dealer {
+    Tcp(std::net::TcpListener, usize),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+struct Bound {
+    /// Per core, the sockets that it accepts from by itself.
+    sockets: Vec<Vec<(std::net::TcpListener, usize)>>,
+    doors: Vec<Door>,
+    dealers: Vec<Dealer>,
+    /// Removes the socket files at the end.
+    unix: Vec<Unix>,
+    names: Vec<String>,
+}
+
+fn bind(server: &Server, workers: usize) -> Result<Bound, StartError> {
+    let mut bound = Bound { sockets: (0..workers).map(|_| Vec::new()).collect(), doors: Vec::new(), dealers: Vec::new(), unix: Vec::new(), names: Vec::new() };
+    for listener in &server.listen {
+        bound.names.push(listener.to_string());
+        match &listener.address {
+            Address::Tcp(address) => {
+                let door = bound.doors.len();
+                let tls = listener.tls.as_ref().map(tls::acceptor).transpose().map_err(failed(address.to_string()))?;
+                bound.doors.push(Door { tls, loopback: address.ip().is_loopback() });
+                bind_tcp(&mut bound, *address, door, server.accept).map_err(failed(address.to_string()))?;
+            }
+            Address::Unix { path, mode, group } => {
+                let unix = Unix::bind(path, *mode, *group).map_err(failed(path.display().to_string()))?;
+                bound.dealers.push(Dealer::Unix(unix.listener.try_clone().map_err(failed("a socket"))?));
+                bound.unix.push(unix);
+            }
+        }
+    }
+    Ok(bound)
+}
+
+fn bind_tcp(bound: &mut Bound, address: SocketAddr, door: usize, accept: Accept) -> io::Result<()> {
+    if accept == Accept::RoundRobin {
+        bound.dealers.push(Dealer::Tcp(listen::tcp(address, false)?, door));
+        return Ok(());
+    }
+    listen::probe(address)?;
+    for sockets in &mut bound.sockets {
+        sockets.push((listen::tcp(address, true)?, door));
+    }
+    Ok(())
+}
+
+/// Accepts and deals round robin, until draining and nobody has connected for a while.
+async fn deal(dealer: Dealer, cores: Vec<mpsc::Sender<Dealt>>, connections: Arc<Semaphore>, mut drain: watch::Receiver<bool>, patience: Duration) {
+    let listener = match register(dealer) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("a listener cannot be used: {error}"),
+    };
+    let mut turn = 0;
+    let mut until = None;
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let quiet = until.map(|until: tokio::time::Instant| until.min(tokio::time::Instant::now() + self::core::DRAIN_QUIET));
+        tokio::select! {
+            biased;
+            accepted = listener.accept(permit) => match accepted {
+                Ok(connection) => {
+                    turn = (turn + 1) % cores.len();
+                    // A core that is gone or has a full queue drops the connection: the client sees it closed.
+                    if cores[turn].try_send(connection).is_err() {
+                        tracing::warn!("a core takes no more connections");
+                    }
+                    if until.is_some_and(|until| until <= tokio::time::Instant::now()) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!("accepting failed: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            _ = drain.wait_for(|draining| *draining), if until.is_none() => until = Some(tokio::time::Instant::now() + patience),
+            () = tokio::time::sleep_until(quiet.unwrap_or_else(tokio::time::Instant::now)), if quiet.is_some() => return,
+        }
+    }
+}
+
+enum Registered {
+    Tcp(TcpListener, usize),
+    Unix(UnixListener),
+}
+
+fn register(dealer: Dealer) -> io::Result<Registered> {
+    Ok(match dealer {
+        Dealer::Tcp(listener, door) => Registered::Tcp(TcpListener::from_std(listener)?, door),
+        Dealer::Unix(listener) => Registered::Unix(UnixListener::from_std(listener)?),
+    })
+}
+
+impl Registered {
+    async fn accept(&self, permit: tokio::sync::OwnedSemaphorePermit) -> io::Result<Dealt> {
+        Ok(match self {
+            Self::Tcp(listener, door) => Dealt::Tcp(listener.accept().await?.0.into_std()?, *door, permit),
+            Self::Unix(listener) => Dealt::Unix(listener.accept().await?.0.into_std()?, permit),
+        })
+    }
+}
+
+/// TERM and INT.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! THE order: what every request passes through, first to last. [`Gateway::answer`] is the part for all requests,
+//! [`resource`] the part that each resource has for itself.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tower::ServiceBuilder;
+
+use crate::body::{Body, Inbound, Pace};
+use crate::call::{Call, Caller, Parts};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::middleware::audit::{Book, Closing, Ending, Open};
+use crate::middleware::forward::{Forward, Switched};
+use crate::middleware::in_flight::{self, InFlight};
+use crate::middleware::shape::Shape;
+use crate::middleware::sign::Sign;
+use crate::middleware::site::Site;
+use crate::middleware::{Answer, Next, layer, respond};
+use crate::path::{self, Target};
+use crate::record::{OpenRecord, Record};
+use crate::snapshot::{Resource, Snapshot};
+
+/// Longest `X-Request-Id` of a client's that is kept.
+const REQUEST_ID_MAX: usize = 128;
+/// How many names the hint of a 404 lists.
+const KNOWN_MAX: usize = 20;
+
+/// The steps of one resource, outermost first. `None` passes straight through.
+#[derive(Debug)]
+pub struct Steps {
+    /// What the upstream is to see.
+    pub shape: Shape,
+    /// How many calls may be under way.
+    pub in_flight: Option<InFlight>,
+    /// What the gateway presents.
+    pub sign: Option<Sign>,
+    /// The way there.
+    pub forward: Forward,
+}
+
+/// Everything a call to one resource passes through, first to last (ruling H8).
+pub fn resource(steps: Steps) -> Route {
+    Route::new(
+        ServiceBuilder::new()
+            // permit: who may call this resource; before anything that costs.
+            // limit: its rate limits, for permitted callers only.
+            // idempotency: an answer kept for this key is replayed before any work is done.
+            .layer(layer(Some(steps.shape))) // before cache and sign: both depend on the final request
+            // fallback: around all that can fail behind it.
+            // cache: outside retry, so that a hit never waits.
+            .layer(layer(steps.in_flight)) // inside cache: a hit takes no place
+            // expect, retry, breaker, quota: retry outside sign, so that every attempt signs afresh.
+            .layer(layer(steps.sign))
+            // reflect: looks for the credential just sent, so it must know it.
+            .service(steps.forward),
+    )
+}
+
+/// A resource's stack behind one box, so that all resources have the same type.
+pub struct Route(Box<dyn Run>);
+
+trait Run: Send + Sync {
+    fn run(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + '_>>;
+}
+
+struct Running<S>(S);
+
+impl<S: Next + Send + Sync> Run for Running<S> {
+    fn run(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + '_>> {
+        Box::pin(self.0.run(call))
+    }
+}
+
+impl Route {
+    fn new<S: Next + Send + Sync>(service: S) -> Self {
+        Self(Box::new(Running(service)))
+    }
+
+    /// Runs a call through the stack.
+    pub async fn run(&self, call: Call) -> Answer {
+        self.0.run(call).await
+    }
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Route")
+    }
+}
+
+/// A request as the server hands it over.
+pub struct Arrival {
+    /// The request. Its target and framing have passed the edge.
+    pub request: Request<Incoming>,
+    /// Where it came from.
+    pub peer: Peer,
+    /// Why the edge refused it, if it did. Then the request is a stand-in.
+    pub refusal: Option<Error>,
+    /// Told when the exchange is over.
+    pub ending: Arc<dyn Ending>,
+}
+
+/// The other end of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address; none on a Unix socket.
+    pub ip: Option<IpAddr>,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+    /// Whether the listener is bound to a loopback address.
+    pub loopback: bool,
+}
+
+/// What is the same for all requests of the process.
+#[derive(Debug)]
+pub struct Shared {
+    /// The live resources.
+    pub snapshot: Arc<Snapshot>,
+    /// `server.limits.in_flight`.
+    pub in_flight: Arc<Semaphore>,
+    /// Limits of a client's body (`server.limits`, `server.timeouts`).
+    pub pace: Pace,
+    /// `server.limits.body`.
+    pub body: Option<u64>,
+    /// How long a request waits for a place or for room in the audit log, where no resource says otherwise.
+    pub queue: Duration,
+    /// Which browsers' requests are refused.
+    pub site: Site,
+    /// Set once the gateway drains.
+    pub draining: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// One core's way through the gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    book: Rc<Book>,
+    clock: Clock,
+}
+
+impl Gateway {
+    /// A gateway for this core.
+    pub fn new(shared: Arc<Shared>, book: Book, clock: Clock) -> Self {
+        Self { shared, book: Rc::new(book), clock }
+    }
+
+    /// Everything that every request passes through: audit outermost, so that refusals for load are recorded too;
+    /// then respond, so that each error and each panic becomes a reply; then admit, and the resource's own stack.
+    pub async fn answer(self: Rc<Self>, arrival: Arrival) -> Response<Closing> {
+        let Arrival { request, peer, refusal, ending } = arrival;
+        let record = self.open(&request, refusal.is_some());
+        let mut open = Open::new(record.clone(), self.book.clone(), ending);
+        let answer = match self.room(&mut open).await {
+            Ok(()) => caught(self.admit(request, peer, refusal, &mut open)).await,
+            Err(error) => Err(error),
+        };
+        let response = self.respond(answer, &record);
+        if let Some(switched) = response.extensions().get::<Switched>().cloned() {
+            return tunnel(response, switched, open);
+        }
+        match open.answer(response).await {
+            Ok(response) => response,
+            Err(error) => self.respond(Err(error), &record).map(Closing::bare),
+        }
+    }
+
+    fn open(&self, request: &Request<Incoming>, refused: bool) -> OpenRecord {
+        let id = request_id(request.headers(), &self.clock);
+        let mut record = Record::new(id, self.clock.wall(), self.shared.snapshot.anonymous.clone(), self.shared.snapshot.version.clone());
+        if !refused {
+            record.method = Some(request.method().clone());
+            record.path = request.uri().path().into();
+            record.query = request.uri().query().map(Into::into);
+        }
+        Rc::new(std::cell::RefCell::new(record))
+    }
+
+    /// Reserves room for the record before anything else is done (ruling A4).
+    async fn room(&self, open: &mut Open) -> Result<(), Error> {
+        let size = crate::audit::estimate(&open.record.borrow());
+        let room = self.book.audit.reserve(size, self.shared.queue).await?;
+        open.keep(room);
+        Ok(())
+    }
+
+    async fn admit(&self, request: Request<Incoming>, peer: Peer, refusal: Option<Error>, open: &mut Open) -> Answer {
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+            return Err(Error::MethodNotAllowed(request.method().to_string().into()));
+        }
+        let permit = in_flight::acquire(&self.shared.in_flight, self.shared.queue, "server.limits.in_flight").await?;
+        open.record.borrow_mut().permits.push(permit);
+        self.shared.site.judge(request.headers(), peer.loopback)?;
+        let host = request.headers().get(HOST).and_then(|h| h.to_str().ok());
+        let target = path::parse(request.uri(), host)?;
+        let (resource, rest) = self.find(&target)?;
+        {
+            let mut record = open.record.borrow_mut();
+            record.resource = Some(resource.name.clone());
+            record.mask = resource.mask.clone();
+        }
+        open.count_for(resource.counts.clone());
+        let route = resource.route(request.method(), rest.path())?;
+        let call = self.call(request, rest, peer, &resource, &open.record)?;
+        let answer = match resource.total {
+            // The bodies keep the deadline themselves; here it bounds the time until there is a head.
+            Some(total) => tokio::time::timeout(total, route.run(call)).await.unwrap_or(Err(Error::Timeout(crate::error::Stage::Total))),
+            None => route.run(call).await,
+        };
+        if answer.is_ok() {
+            open.record.borrow_mut().answered_by = crate::record::AnsweredBy::Upstream;
+        }
+        answer
+    }
+
+    /// `/r/<resource>/<rest>`: the resource, and the target behind it (ruling D1).
+    fn find(&self, target: &Target) -> Result<(Arc<Resource>, Target), Error> {
+        let unknown = || Error::UnknownResource(self.shared.snapshot.known(KNOWN_MAX));
+        let behind = target.path().strip_prefix("/r/").ok_or_else(unknown)?;
+        let end = behind.find('/').unwrap_or(behind.len());
+        let resource = self.shared.snapshot.resources.get(&behind[..end]).ok_or_else(unknown)?;
+        Ok((resource.clone(), Target::new(&behind[end..], target.query())))
+    }
+
+    fn call(&self, mut request: Request<Incoming>, target: Target, peer: Peer, resource: &Resource, record: &OpenRecord) -> Result<Call, Error> {
+        let upgrade = asks_to_switch(request.headers()).then(|| hyper::upgrade::on(&mut request));
+        let (head, incoming) = request.into_parts();
+        let expects_continue = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let body = if incoming.is_end_stream() {
+            Body::Empty
+        } else {
+            let mut inbound = Inbound::new(incoming, record.clone(), self.shared.pace);
+            match (resource.request_body, self.shared.body) {
+                (Some(limit), _) => inbound.limit(limit, "limits.request_body")?,
+                (None, Some(limit)) => inbound.limit(limit, "server.limits.body")?,
+                (None, None) => {}
+            }
+            Body::Inbound(Box::new(inbound))
+        };
+        let caller = Caller { name: self.shared.snapshot.anonymous.clone(), ip: peer.ip, tls: peer.tls };
+        let deadline = resource.total.map(|total| record.borrow().received + total);
+        Ok(Call::new(Parts { method: head.method, target, headers: head.headers, body, caller, deadline, expects_continue, upgrade, record: record.clone() }))
+    }
+
+    fn respond(&self, answer: Answer, record: &OpenRecord) -> Response<Body> {
+        let mut response = answer.unwrap_or_else(|error| {
+            let mut record = record.borrow_mut();
+            record.error = Some(error.code());
+            respond::reply(&error, &record.id, record.resource.as_deref())
+        });
+        if self.shared.draining.load(std::sync::atomic::Ordering::Relaxed) && !response.extensions().get::<Switched>().is_some() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// A panic in the stack is a defect, but it ends one request, not the core.
+async fn caught(serving: impl Future<Output = Answer>) -> Answer {
+    let mut serving = std::pin::pin!(serving);
+    std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
+        Ok(poll) => poll,
+        Err(_) => std::task::Poll::Ready(Err(Error::Internal("a step panicked".into()))),
+    })
+    .await
+}
+
+/// Whether the client asks to switch protocols (RFC 9110 section 7.8): `Connection` must nominate `Upgrade`.
+fn asks_to_switch(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|one| one.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Hands both ends of a switched connection to a task that copies until one of them ends. The record stays open as long.
+fn tunnel(mut response: Response<Body>, switched: Switched, open: Open) -> Response<Closing> {
+    response.extensions_mut().clear();
+    open.record.borrow_mut().status = response.status().as_u16();
+    if let Some(ends) = switched.take() {
+        tokio::task::spawn_local(async move {
+            let (client, upstream) = (ends.client.await, ends.upstream.await);
+            if let (Ok(client), Ok(upstream)) = (client, upstream) {
+                let bytes = crate::net::tunnel(client, upstream, ends.idle).await;
+                let mut record = open.record.borrow_mut();
+                record.bytes_in = bytes.up;
+                record.bytes_out = bytes.down;
+            }
+            ends.lease.done();
+            open.close();
+        });
+    }
+    response.map(Closing::bare)
+}
+
+/// The client's own request id if it is sane, else a new UUIDv7 (RFC 9562 section 5.7).
+fn request_id(headers: &HeaderMap, clock: &Clock) -> Box<str> {
+    let sane = |v: &&str| !v.is_empty() && v.len() <= REQUEST_ID_MAX && v.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&b));
+    if let Some(id) = headers.get("x-request-id").and_then(|v| v.to_str().ok()).filter(sane) {
+        return id.into();
+    }
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    let id = uuid::Builder::from_unix_timestamp_millis(clock.millis(), &random).into_uuid();
+    let mut text = [0; 36];
+    (&*id.hyphenated().encode_lower(&mut text)).into()
+}

@@ -1,0 +1,126 @@
+//! Logs and figures about the gateway itself. Logs go to stderr; figures are counted in atomics where they happen and
+//! rendered by the admin listener. Labels are bounded: only configured resources have a name, all else is `other`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricType};
+use prometheus_client::metrics::counter::ConstCounter;
+
+/// Upper bounds of `postern_request_seconds`, in microseconds.
+const BOUNDS_MICROS: [u64; 12] = [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 30_000_000];
+
+/// The answers of one resource by status.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// 200, which is most of them.
+    ok: AtomicU64,
+    other: Mutex<BTreeMap<u16, u64>>,
+    /// Requests sent to the upstream.
+    upstream: AtomicU64,
+}
+
+impl Counts {
+    /// Counts an answer.
+    pub fn answered(&self, status: u16) {
+        if status == 200 {
+            self.ok.fetch_add(1, Ordering::Relaxed);
+        } else {
+            *self.other.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
+        }
+    }
+
+    /// Counts requests to the upstream.
+    pub fn sent(&self, attempts: u32) {
+        self.upstream.fetch_add(u64::from(attempts), Ordering::Relaxed);
+    }
+
+    fn by_status(&self) -> Vec<(u16, u64)> {
+        let mut all: Vec<(u16, u64)> = self.other.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(k, v)| (*k, *v)).collect();
+        let ok = self.ok.load(Ordering::Relaxed);
+        if ok > 0 {
+            all.push((200, ok));
+        }
+        all
+    }
+}
+
+/// Figures of the whole process.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
+    micros: AtomicU64,
+    /// Answers to what named no known resource.
+    pub other: Counts,
+    /// Audit records that were dropped (`audit.on_full: drop`).
+    pub audit_dropped: Arc<AtomicU64>,
+}
+
+impl Metrics {
+    /// Counts how long a request took.
+    pub fn took(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS_MICROS.len());
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+/// Everything that `/metrics` shows: the process's figures and those of each resource that was called.
+pub struct Exposition<F> {
+    /// The process's figures.
+    pub metrics: Arc<Metrics>,
+    /// Lists resources by name with their figures.
+    pub resources: F,
+}
+
+impl<F> std::fmt::Debug for Exposition<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Exposition")
+    }
+}
+
+impl<F> Collector for Exposition<F>
+where
+    F: Fn(&mut dyn FnMut(&str, &Counts)) + Send + Sync + 'static,
+{
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut rows: Vec<(String, String, u64)> = Vec::new();
+        let mut sent: Vec<(String, u64)> = Vec::new();
+        (self.resources)(&mut |name, counts| {
+            rows.extend(counts.by_status().into_iter().map(|(code, n)| (name.to_owned(), code.to_string(), n)));
+            let n = counts.upstream.load(Ordering::Relaxed);
+            if n > 0 {
+                sent.push((name.to_owned(), n));
+            }
+        });
+        rows.extend(self.metrics.other.by_status().into_iter().map(|(code, n)| ("other".to_owned(), code.to_string(), n)));
+
+        let mut requests = encoder.encode_descriptor("postern_requests", "Answers, by resource and status", None, MetricType::Counter)?;
+        for (resource, code, n) in &rows {
+            let labels = [("resource", resource.as_str()), ("code", code.as_str())];
+            ConstCounter::new(*n).encode(requests.encode_family(&labels)?)?;
+        }
+        let mut upstream = encoder.encode_descriptor("postern_upstream_requests", "Requests sent to upstreams, by resource", None, MetricType::Counter)?;
+        for (resource, n) in &sent {
+            ConstCounter::new(*n).encode(upstream.encode_family(&[("resource", resource.as_str())])?)?;
+        }
+        let dropped = encoder.encode_descriptor("postern_audit_dropped", "Audit records dropped because there was no room", None, MetricType::Counter)?;
+        ConstCounter::new(self.metrics.audit_dropped.load(Ordering::Relaxed)).encode(dropped)?;
+        self.encode_times(&mut encoder)
+    }
+}
+
+impl<F> Exposition<F> {
+    fn encode_times(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts: Vec<u64> = self.metrics.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();
+        let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+        let sum = self.metrics.micros.load(Ordering::Relaxed) as f64 / 1e6;
+        let mut times = encoder.encode_descriptor("postern_request_seconds", "From the arrival of a request to the end of its answer", None, MetricType::Histogram)?;
+        times.encode_histogram::<()>(sum, counts.iter().sum(), &buckets, None)
+    }
+}

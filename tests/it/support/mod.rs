@@ -1,0 +1,418 @@
+//! What the tests stand on: the built gateway as a process, an upstream that shows every byte it received, and a client
+//! that sends bytes as they are.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longest wait of any test for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A loopback port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The built program.
+pub fn postern() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+/// The gateway as a process, with a folder of its own.
+pub struct Gateway {
+    pub port: u16,
+    pub folder: tempfile::TempDir,
+    child: Child,
+}
+
+impl Gateway {
+    /// Starts it on `config`, in which `{port}` is its port and `{dir}` its folder. Auditing goes to `audit.jsonl`
+    /// unless the configuration says otherwise.
+    pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
+        // The port may be taken between the choice and the bind: then another is chosen.
+        for _ in 0..5 {
+            let port = free_port();
+            let folder = tempfile::tempdir().unwrap();
+            let mut text = config.replace("{port}", &port.to_string()).replace("{dir}", &folder.path().display().to_string());
+            if !text.contains("audit:") {
+                text.push_str("\naudit: { sinks: [ { file: { path: audit.jsonl } } ] }\n");
+            }
+            if !text.contains("server:") {
+                text.push_str(&format!("\nserver: {{ listen: \"127.0.0.1:{port}\", name: under-test, workers: 2 }}\n"));
+            }
+            let file = folder.path().join("postern.yaml");
+            fs::write(&file, text).unwrap();
+            let stderr = fs::File::create(folder.path().join("stderr")).unwrap();
+            let stdout = fs::File::create(folder.path().join("stdout")).unwrap();
+            let mut command = postern();
+            command.args(["run", "--config"]).arg(&file).envs(variables.iter().copied()).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+            let mut gateway = Self { port, folder, child: command.spawn().unwrap() };
+            if gateway.wait_until_up() {
+                return gateway;
+            }
+            let stderr = gateway.stderr();
+            assert!(stderr.contains("in use"), "the gateway did not start:\n{stderr}");
+        }
+        panic!("no free port was found");
+    }
+
+    fn wait_until_up(&mut self) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the gateway does not listen:\n{}", self.stderr());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+    }
+
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stdout")).unwrap_or_default()
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Ends it by TERM and waits. Returns the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        if self.child.try_wait().unwrap().is_none() {
+            self.signal("TERM");
+        }
+        self.wait()
+    }
+
+    /// Waits for its end. Returns the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the gateway does not end:\n{}", self.stderr());
+    }
+
+    /// The audit records, once there are at least `count`.
+    pub fn records(&self, count: usize) -> Vec<serde_json::Value> {
+        let path = self.folder.path().join("audit.jsonl");
+        let read = || -> Vec<serde_json::Value> {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+        };
+        eventually(|| Some(read()).filter(|records| records.len() >= count)).unwrap_or_else(|| panic!("{} of {count} records", read().len()))
+    }
+
+    /// Sends bytes, and reads until the gateway closes.
+    pub fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        exchange(TcpStream::connect(("127.0.0.1", self.port)).unwrap(), bytes)
+    }
+
+    /// A request with further fields (each ending in CR LF), answered and closed.
+    pub fn send(&self, method: &str, path: &str, fields: &str, body: &[u8]) -> Reply {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n{fields}{length}\r\n", self.port);
+        Reply::parse(&self.raw(&[head.as_bytes(), body].concat()))
+    }
+
+    /// A plain GET.
+    pub fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, "", b"")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends bytes over a connection and reads to its end.
+pub fn exchange(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(bytes);
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    all
+}
+
+/// Polls until there is something, or patience ends.
+pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() > until {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An answer, taken apart.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The last answer in `bytes` that is not interim. Chunks are put together.
+    pub fn parse(bytes: &[u8]) -> Self {
+        let Some(end) = find(bytes, b"\r\n\r\n") else { panic!("no answer: {:?}", String::from_utf8_lossy(bytes)) };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("{head}"));
+        let rest = &bytes[end + 4..];
+        if (100..200).contains(&status) && status != 101 {
+            return Self::parse(rest);
+        }
+        let mut reply = Self { status, head, body: rest.to_vec() };
+        if reply.field("transfer-encoding").is_some() {
+            reply.body = dechunk(rest);
+        }
+        reply
+    }
+
+    /// A field's value; the first of several.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        field(&self.head, name)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {} {}", self.head, self.text()))
+    }
+
+    /// The code of a problem of the gateway's own.
+    pub fn code(&self) -> String {
+        assert_eq!(self.field("content-type"), Some("application/problem+json"), "{} {}", self.head, self.text());
+        assert!(self.field("proxy-status").is_some_and(|p| p.starts_with("postern; error=")), "{}", self.head);
+        self.json()["code"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A field in a head; the first of several.
+pub fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    fields(head, name).into_iter().next()
+}
+
+/// All values of a field in a head.
+pub fn fields<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
+    head.lines().skip(1).filter_map(|l| l.split_once(':')).filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim()).collect()
+}
+
+pub fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|w| w == what)
+}
+
+/// Puts chunks together; what is cut off ends the body.
+pub fn dechunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(line) = find(bytes, b"\r\n") {
+        let size = String::from_utf8_lossy(&bytes[..line]);
+        let Ok(size) = usize::from_str_radix(size.split(';').next().unwrap().trim(), 16) else { break };
+        bytes = &bytes[line + 2..];
+        let part = size.min(bytes.len());
+        body.extend_from_slice(&bytes[..part]);
+        if size == 0 || bytes.len() < size + 2 {
+            break;
+        }
+        bytes = &bytes[size + 2..];
+    }
+    body
+}
+
+/// What an upstream received: one request.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The head without its empty line.
+    pub head: String,
+    /// The body as it was framed.
+    pub raw_body: Vec<u8>,
+    /// The body, put together.
+    pub body: Vec<u8>,
+    /// The number of the connection it came on, from 0.
+    pub connection: usize,
+}
+
+impl Seen {
+    pub fn line(&self) -> &str {
+        self.head.lines().next().unwrap_or("")
+    }
+
+    pub fn target(&self) -> &str {
+        self.line().split(' ').nth(1).unwrap_or("")
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        field(&self.head, name)
+    }
+
+    pub fn fields(&self, name: &str) -> Vec<&str> {
+        fields(&self.head, name)
+    }
+
+    /// Reads one request; `None` at the end of the connection.
+    pub fn read(stream: &mut TcpStream, connection: usize) -> Option<Self> {
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        while !bytes.ends_with(b"\r\n\r\n") {
+            if stream.read(&mut byte).ok()? == 0 {
+                return None;
+            }
+            bytes.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&bytes[..bytes.len() - 4]).into_owned();
+        let mut seen = Self { head, connection, ..Self::default() };
+        if let Some(length) = seen.field("content-length").map(|l| l.parse::<usize>().unwrap()) {
+            seen.raw_body = vec![0; length];
+            stream.read_exact(&mut seen.raw_body).ok()?;
+            seen.body = seen.raw_body.clone();
+        } else if seen.field("transfer-encoding").is_some() {
+            while !seen.raw_body.ends_with(b"0\r\n\r\n") && !ends_with_trailers(&seen.raw_body) {
+                if stream.read(&mut byte).ok()? == 0 {
+                    return None;
+                }
+                seen.raw_body.push(byte[0]);
+            }
+            seen.body = dechunk(&seen.raw_body);
+        }
+        Some(seen)
+    }
+}
+
+fn ends_with_trailers(body: &[u8]) -> bool {
+    body.ends_with(b"\r\n\r\n") && find(body, b"\r\n0\r\n").is_some()
+}
+
+type Answering = dyn Fn(&Seen, &mut TcpStream) -> bool + Send + Sync;
+
+/// An upstream on a thread of its own that shows every byte it received.
+pub struct Upstream {
+    pub port: u16,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
+    /// Connections whose other end has gone.
+    closed: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Upstream {
+    /// Answers everything with the same bytes.
+    pub fn canned(answer: &'static str) -> Self {
+        Self::answering(move |_, stream| stream.write_all(answer.as_bytes()).is_ok())
+    }
+
+    /// 200 with a small JSON body.
+    pub fn ok() -> Self {
+        Self::canned("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"ok\":true}")
+    }
+
+    /// Answers as `answer` does; `false` closes the connection.
+    pub fn answering(answer: impl Fn(&Seen, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+        let answer: Arc<Answering> = Arc::new(answer);
+        Self::raw(move |mut stream, number, seen| {
+            while let Some(request) = Seen::read(&mut stream, number) {
+                seen.lock().unwrap().push(request.clone());
+                if !answer(&request, &mut stream) {
+                    break;
+                }
+            }
+        })
+    }
+
+    /// Hands out whole connections.
+    pub fn raw(serve: impl Fn(TcpStream, usize, &Mutex<Vec<Seen>>) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (seen, connections, closed, stop): (Arc<Mutex<Vec<Seen>>>, Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicBool>) = Default::default();
+        let serve = Arc::new(serve);
+        std::thread::spawn({
+            let (seen, connections, closed, stop) = (seen.clone(), connections.clone(), closed.clone(), stop.clone());
+            move || {
+                for stream in listener.incoming().flatten() {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let number = connections.fetch_add(1, Ordering::SeqCst);
+                    let (seen, closed, serve) = (seen.clone(), closed.clone(), serve.clone());
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    stream.set_nodelay(true).unwrap();
+                    std::thread::spawn(move || {
+                        serve(stream, number, &seen);
+                        closed.fetch_add(1, Ordering::SeqCst);
+                    });
+                }
+            }
+        });
+        Self { port, seen, connections, closed, stop }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// The last request, once there is one.
+    pub fn last(&self) -> Seen {
+        eventually(|| self.seen().pop()).expect("nothing reached the upstream")
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that have ended.
+    pub fn closed(&self) -> usize {
+        self.closed.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// A folder of the repository.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
