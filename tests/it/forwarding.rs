@@ -1,0 +1,201 @@
+//! What reaches the upstream, byte for byte.
+
+use crate::support::{Gateway, Upstream};
+
+/// A gateway with one resource `up` on the upstream's `/base`, and whatever else the resource is to have.
+pub fn gateway(upstream: &Upstream, more: &str) -> Gateway {
+    Gateway::start(&format!("resources:\n  up:\n    base_url: {}/base\n{more}", upstream.url()))
+}
+
+#[test]
+fn path_and_query_arrive_as_they_were_sent() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "");
+    for (sent, arrived) in [
+        ("/r/up", "/base"),
+        ("/r/up/", "/base/"),
+        ("/r/up/a%2Fb//c;d=e?x=%20&&y", "/base/a%2Fb//c;d=e?x=%20&&y"),
+        ("/r/up/%7Ea/A%c3%a4?", "/base/%7Ea/A%c3%a4?"),
+        ("/r/up/a:b@c!$&'()*+,=?a=b/c?d", "/base/a:b@c!$&'()*+,=?a=b/c?d"),
+    ] {
+        let reply = gateway.get(sent);
+        assert_eq!(reply.status, 200, "{sent}: {}", reply.text());
+        assert_eq!(upstream.last().target(), arrived);
+    }
+}
+
+#[test]
+fn host_via_and_request_id_are_the_gateways() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "");
+    let reply = gateway.send("GET", "/r/up/a", "X-Request-Id: abc-1\r\n", b"");
+    let seen = upstream.last();
+    assert_eq!(seen.field("host"), Some(format!("127.0.0.1:{}", upstream.port).as_str()));
+    assert_eq!(seen.field("via"), Some("1.1 under-test"));
+    assert_eq!(seen.field("x-request-id"), Some("abc-1"));
+    assert_eq!(reply.field("x-request-id"), Some("abc-1"));
+    let made = gateway.get("/r/up/a").field("x-request-id").unwrap().to_owned();
+    assert_eq!((made.len(), &made[14..15]), (36, "7"), "{made}");
+}
+
+#[test]
+fn a_clients_own_headers_win_over_defaults_unless_locked() {
+    let upstream = Upstream::ok();
+    let more = "    headers:\n      Accept: text/default\n      X-Plain: ours\n      X-Locked: { value: ours, locked: true }\n      X-Gone: null\n      X-Unset: { value: \"${env:NOT_THERE:-}\", omit_if_unset: true }\n";
+    let gateway = gateway(&upstream, more);
+    gateway.send("GET", "/r/up/a", "Accept: */*\r\n", b"");
+    let seen = upstream.last();
+    assert_eq!((seen.field("accept"), seen.field("x-plain"), seen.field("x-locked"), seen.field("x-unset")), (Some("text/default"), Some("ours"), Some("ours"), None));
+    gateway.send("GET", "/r/up/a", "Accept: a/b\r\nX-Plain: mine\r\nX-Locked: mine\r\nX_Locked: mine\r\nX-Gone: mine\r\n", b"");
+    let seen = upstream.last();
+    assert_eq!(seen.field("accept"), Some("a/b"));
+    assert_eq!(seen.fields("x-plain"), ["mine"]);
+    assert_eq!(seen.fields("x-locked"), ["ours"]);
+    assert_eq!((seen.field("x_locked"), seen.field("x-gone")), (None, None));
+}
+
+#[test]
+fn params_are_defaults_and_locked_ones_win() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "    params: { per_page: \"100\", v: { value: \"2\", locked: true }, gone: null }\n");
+    gateway.get("/r/up/a?x=1");
+    assert_eq!(upstream.last().target(), "/base/a?x=1&per_page=100&v=2");
+    gateway.get("/r/up/a?per%5Fpage=5&v=9&%76=8&gone=1&z");
+    assert_eq!(upstream.last().target(), "/base/a?per%5Fpage=5&z&v=2");
+}
+
+#[test]
+fn what_concerns_the_client_alone_is_not_forwarded() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "");
+    let fields = "Authorization: Bearer mine\r\nCookie: a=b\r\nProxy-Authorization: Basic x\r\nPostern-Key: k\r\nConnection: x-nominated, host, authorization\r\nX-Nominated: 1\r\n\
+                  Keep-Alive: 5\r\nTE: gzip, trailers\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\nX-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\n\
+                  X-HTTP-Method-Override: DELETE\r\nX_HTTP_Method_Override: DELETE\r\nX-Amz-Security-Token: t\r\nX-Fine: yes\r\n";
+    gateway.send("GET", "/r/up/a", fields, b"");
+    let seen = upstream.last();
+    for gone in [
+        "authorization", "cookie", "proxy-authorization", "postern-key", "x-nominated", "keep-alive", "x-forwarded-for", "forwarded", "x-real-ip", "x-original-url", "x-rewrite-url",
+        "x-http-method-override", "x_http_method_override", "x-amz-security-token", "connection",
+    ] {
+        assert_eq!(seen.field(gone), None, "{gone} in {}", seen.head);
+    }
+    assert_eq!(seen.field("x-fine"), Some("yes"));
+    assert_eq!(seen.field("te"), Some("trailers"));
+    assert_eq!(seen.fields("host").len(), 1);
+}
+
+#[test]
+fn forward_lets_named_things_through() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "    forward: { authorization: true, cookies: true, client_ip: x-forwarded-for, headers: [X-HTTP-Method-Override] }\n    cookies: { theme: plain }\n");
+    gateway.send("GET", "/r/up/a", "Authorization: Bearer mine\r\nCookie: a=b; theme=dark\r\nX-HTTP-Method-Override: PATCH\r\nX-Forwarded-For: 9.9.9.9\r\n", b"");
+    let seen = upstream.last();
+    assert_eq!(seen.field("authorization"), Some("Bearer mine"));
+    assert_eq!(seen.fields("cookie"), ["a=b; theme=plain"]);
+    assert_eq!(seen.field("x-http-method-override"), Some("PATCH"));
+    assert_eq!(seen.field("x-forwarded-for"), Some("127.0.0.1"));
+}
+
+#[test]
+fn traceparent_is_continued_and_nonsense_is_dropped() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "");
+    gateway.send("GET", "/r/up/a", "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nTracestate: a=b\r\n", b"");
+    let seen = upstream.last();
+    let trace = seen.field("traceparent").unwrap();
+    assert!(trace.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && trace.ends_with("-01") && !trace.contains("00f067aa0ba902b7"), "{trace}");
+    assert_eq!(gateway.records(1)[0]["trace"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    gateway.send("GET", "/r/up/a", "Traceparent: 00-0-0-0\r\nTracestate: a=b\r\n", b"");
+    let seen = upstream.last();
+    assert_eq!((seen.field("traceparent"), seen.field("tracestate")), (None, None));
+}
+
+#[test]
+fn locations_and_links_lead_back_to_the_gateway() {
+    let upstream = Upstream::answering(|seen, stream| {
+        use std::io::Write as _;
+        let host = seen.field("host").unwrap();
+        let answer = format!(
+            "HTTP/1.1 302 Found\r\nLocation: http://{host}/base/next?x=1\r\nLink: <http://{host}/base/p2>; rel=\"next\", </base/p9>; rel=last, <https://else.example/z>; rel=help\r\nContent-Length: 0\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes()).is_ok()
+    });
+    let gateway = gateway(&upstream, "");
+    let reply = gateway.get("/r/up/a");
+    assert_eq!(reply.status, 302);
+    assert_eq!(reply.field("location"), Some("/r/up/next?x=1"));
+    assert_eq!(reply.field("link"), Some("</r/up/p2>; rel=\"next\", </r/up/p9>; rel=last, <https://else.example/z>; rel=help"));
+}
+
+#[test]
+fn locations_elsewhere_are_not_touched_and_those_outside_the_base_become_absolute() {
+    for (sent, arrived) in [("https://else.example/x", "https://else.example/x"), ("/other", "http://{host}/other"), ("/basement", "http://{host}/basement"), ("next", "next")] {
+        let upstream = Upstream::answering(move |_, stream| {
+            use std::io::Write as _;
+            stream.write_all(format!("HTTP/1.1 201 Created\r\nLocation: {sent}\r\nContent-Length: 0\r\n\r\n").as_bytes()).is_ok()
+        });
+        let gateway = gateway(&upstream, "");
+        let expected = arrived.replace("{host}", &format!("127.0.0.1:{}", upstream.port));
+        assert_eq!(gateway.get("/r/up/a/b").field("location"), Some(expected.as_str()));
+    }
+}
+
+#[test]
+fn an_answer_carries_the_browser_fields_and_loses_what_an_upstream_may_not_say() {
+    let upstream = Upstream::canned(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: s=1; Domain=x; Path=/\r\nAccess-Control-Allow-Origin: *\r\nStrict-Transport-Security: max-age=1\r\nAlt-Svc: h3\r\nProxy-Status: x\r\n\
+         Proxy-Authenticate: Basic\r\nConnection: x-secret\r\nX-Secret: 1\r\nX-Request-Id: theirs\r\nX-Fine: yes\r\n\r\n",
+    );
+    let gateway = gateway(&upstream, "");
+    let reply = gateway.get("/r/up/a");
+    for gone in ["set-cookie", "access-control-allow-origin", "strict-transport-security", "alt-svc", "proxy-status", "proxy-authenticate", "x-secret"] {
+        assert_eq!(reply.field(gone), None, "{gone}");
+    }
+    assert_eq!(reply.field("content-security-policy"), Some("sandbox"));
+    assert_eq!(reply.field("x-content-type-options"), Some("nosniff"));
+    assert_eq!(reply.field("cross-origin-resource-policy"), Some("same-origin"));
+    assert_eq!(reply.field("x-fine"), Some("yes"));
+    assert_ne!(reply.field("x-request-id"), Some("theirs"));
+}
+
+#[test]
+fn forwarded_cookies_stay_with_their_resource() {
+    let upstream = Upstream::canned("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: s=1; Domain=api.example; Path=/base/x; HttpOnly\r\n\r\n");
+    let gateway = gateway(&upstream, "    forward: { cookies: true }\n");
+    let cookie = gateway.get("/r/up/a").field("set-cookie").unwrap().to_owned();
+    assert!(cookie.contains("Path=/r/up/x") && cookie.contains("HttpOnly") && !cookie.to_lowercase().contains("domain"), "{cookie}");
+}
+
+#[test]
+fn a_request_that_comes_back_is_refused() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "");
+    let reply = gateway.send("GET", "/r/up/a", "Via: 1.0 other, 1.1 under-test\r\n", b"");
+    assert_eq!((reply.status, reply.code().as_str()), (508, "loop"));
+    assert_eq!(gateway.send("GET", "/r/up/a", "Via: 1.1 under-testing\r\n", b"").status, 200);
+}
+
+#[test]
+fn routes_have_their_own_auth_and_the_first_match_wins() {
+    let upstream = Upstream::ok();
+    let more = "    allow_http: true\n    auth: { bearer: \"${env:T}\" }\n    routes:\n      - { path: \"/public/**\", methods: [GET], auth: none }\n      - { path: \"/keyed/*\", auth: { api_key: { in: header, name: X-Key, value: \"${env:K}\" } } }\n";
+    let config = format!("resources:\n  up:\n    base_url: {}/base\n{more}", upstream.url());
+    let gateway = Gateway::start_with(&config, &[("T", "token-of-the-resource"), ("K", "key-of-the-route")]);
+    for (method, path, bearer, key) in [
+        ("GET", "/r/up/a", true, false),
+        ("GET", "/r/up/public", false, false),
+        ("GET", "/r/up/public/a/b", false, false),
+        ("HEAD", "/r/up/public/a/b", false, false),
+        ("POST", "/r/up/public/a", true, false),
+        ("GET", "/r/up/keyed/a", false, true),
+        ("GET", "/r/up/keyed/a/b", true, false),
+    ] {
+        gateway.send(method, path, "", b"");
+        let seen = upstream.last();
+        assert_eq!((seen.field("authorization").is_some(), seen.field("x-key").is_some()), (bearer, key), "{method} {path}");
+    }
+    // A path that is public in one reading and not in another selects two routes: refused.
+    assert_eq!(gateway.get("/r/up/publi%63/a").status, 200);
+    let reply = gateway.get("/r/up/keyed%2Fa");
+    assert_eq!((reply.status, reply.code().as_str()), (400, "bad-path"));
+}
