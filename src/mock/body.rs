@@ -8,6 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use memchr::memmem;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -99,6 +100,9 @@ fn parse(bytes: &[u8]) -> Result<Fields, Problem> {
     if bytes.is_empty() {
         return Err(Problem::body("The body is empty.", hint));
     }
+    if reserved(bytes) {
+        return Err(Problem::body("The body has a name that begins with `$serde_json::private::`.", "Choose another name."));
+    }
     let found = match serde_json::from_slice(bytes) {
         Ok(Value::Object(fields)) => return Ok(fields),
         Ok(Value::Array(_)) => "an array",
@@ -109,4 +113,47 @@ fn parse(bytes: &[u8]) -> Result<Fields, Problem> {
         Err(error) => return Err(Problem::body(format!("The body is not JSON: {error}."), hint)),
     };
     Err(Problem::body(format!("The body is {found}, not an object."), hint))
+}
+
+/// Whether the names that serde_json keeps to itself could occur. `Value` takes the text under `…RawValue` for JSON and hands
+/// it to a parser that counts depth anew, so that a small body could exhaust the stack. Escapes may spell a name as well;
+/// where one only seems to, in text that holds a backslash, the refusal does no harm.
+fn reserved(bytes: &[u8]) -> bool {
+    const NAMES: &[u8] = b"$serde_json::private::";
+    if memmem::find(bytes, b"\\u").is_none() {
+        return memmem::find(bytes, NAMES).is_some();
+    }
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, behind)) = rest.split_first() {
+        let escaped = rest.strip_prefix(b"\\u").and_then(|digits| ascii(digits.get(..4)?));
+        plain.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &rest[6..] } else { behind };
+    }
+    memmem::find(&plain, NAMES).is_some()
+}
+
+fn ascii(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().filter(u8::is_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_names_are_found_however_they_are_spelt() {
+        for body in
+            [r#"{"$serde_json::private::Number":1}"#, r#"{"\u0024serde\u005Fjson::private::X":1}"#, r#"["\\u0024serde_json::private::"]"#]
+        {
+            assert!(reserved(body.as_bytes()), "{body}");
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_taken_for_reserved_ones() {
+        for body in [r#"{"$serde":"json"}"#, r#"{"a":"\u00e9\u0024serde \u"}"#, "\\u", ""] {
+            assert!(!reserved(body.as_bytes()), "{body}");
+        }
+    }
 }

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 use super::answer::Problem;
 use super::data::{Cell, ID, MAX_ID};
 use super::query::{Direction, Filter, Query, Test};
-use super::shelf::View;
+use super::shelf::{MAX_CHANGES, View};
 
-/// The most records that one search examines.
-pub const MAX_SCAN: u64 = 1_000_000;
+/// The most records that one search examines: a million generated ones, and all that can be created beside them.
+pub const MAX_SCAN: u64 = 1_000_000 + MAX_CHANGES as u64;
 
 /// How many records are examined, sorted or merged before others get a turn.
 pub const BATCH: usize = 4096;

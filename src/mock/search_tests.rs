@@ -94,7 +94,7 @@ async fn the_same_holds_for_customers_and_products() {
 }
 
 #[tokio::test]
-async fn a_million_records_are_examined_and_not_one_more() {
+async fn as_many_records_as_allowed_are_examined_and_not_one_more() {
     let most = Store::new(World::new(1, MAX_SCAN));
     assert_eq!(found(&most, Collection::Customers, "city=nowhere").await.unwrap().total, 0);
     let more = Store::new(World::new(1, MAX_SCAN + 1));

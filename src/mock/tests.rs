@@ -597,3 +597,20 @@ async fn others_are_served_while_a_big_search_runs() {
         read = small.read_to_string(&mut text) => assert!(read.is_ok() && text.contains("200 OK")),
     }
 }
+
+/// A parser that hands text inside such an object to a parser of its own starts counting depth anew each time.
+#[tokio::test]
+async fn json_that_hides_its_depth_from_the_parser_is_refused() {
+    let mock = mock(10).await;
+    let mut body = String::from("1");
+    for _ in 0..250 {
+        let quoted = body.replace('\\', "\\u005c").replace('"', "\\u0022");
+        let deep = 120;
+        body = format!("{}{{\"$serde_json::private::RawValue\":\"{quoted}\"}}{}", "[".repeat(deep), "]".repeat(deep));
+    }
+    let body = format!("{{\"a\":{body}}}");
+    assert!(body.len() < 1 << 20);
+    mock.send("POST /customers", &body).await.problem(400);
+    let hidden = r#"{"a":{"\u0024serde\u005fjson::private::Number":"1"}}"#;
+    mock.send("POST /customers", hidden).await.problem(400);
+}
