@@ -22,7 +22,7 @@ pub const MAX_SCAN: u64 = 1_000_000 + MAX_CHANGES as u64;
 /// How many records are examined, sorted or merged before others get a turn.
 pub const BATCH: usize = 4096;
 
-/// How many searches of more than a batch run at a time: sorting a million records takes some 100 MB.
+/// How many searches of more than a batch run at a time: sorting a million records takes up to 180 MB.
 pub const SEARCHES: usize = 2;
 
 /// How long a search waits for its turn.
