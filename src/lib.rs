@@ -1,10 +1,15 @@
-//! Postern, an authenticating reverse proxy.
+//! Postern, an authenticating reverse proxy: applications call `/r/<resource>/<path>` and hold no upstream secret.
+//!
+//! The map of the house, top floor first; imports only go down (`ARCHITECTURE.md`).
+//!
+//! - [`mock`]: the sample API
 
 pub mod auth;
 pub mod body;
 pub mod call;
 pub mod error;
 pub mod middleware;
+pub mod mock;
 pub mod path;
 pub mod record;
 pub mod secret;
