@@ -4,14 +4,18 @@
 //!
 //! - [`mock`]: the sample API
 
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod call;
+pub mod clock;
 pub mod error;
 pub mod middleware;
 pub mod mock;
+pub mod net;
 pub mod path;
 pub mod record;
 pub mod secret;
+pub mod telemetry;
 pub mod tree;
 pub mod uri;

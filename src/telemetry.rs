@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricType};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
 /// Upper bounds of `postern_request_seconds`, in microseconds.
@@ -104,11 +105,17 @@ where
             let labels = [("resource", resource.as_str()), ("code", code.as_str())];
             ConstCounter::new(*n).encode(requests.encode_family(&labels)?)?;
         }
-        let mut upstream = encoder.encode_descriptor("postern_upstream_requests", "Requests sent to upstreams, by resource", None, MetricType::Counter)?;
+        let mut upstream =
+            encoder.encode_descriptor("postern_upstream_requests", "Requests sent to upstreams, by resource", None, MetricType::Counter)?;
         for (resource, n) in &sent {
             ConstCounter::new(*n).encode(upstream.encode_family(&[("resource", resource.as_str())])?)?;
         }
-        let dropped = encoder.encode_descriptor("postern_audit_dropped", "Audit records dropped because there was no room", None, MetricType::Counter)?;
+        let dropped = encoder.encode_descriptor(
+            "postern_audit_dropped",
+            "Audit records dropped because there was no room",
+            None,
+            MetricType::Counter,
+        )?;
         ConstCounter::new(self.metrics.audit_dropped.load(Ordering::Relaxed)).encode(dropped)?;
         self.encode_times(&mut encoder)
     }
@@ -120,7 +127,12 @@ impl<F> Exposition<F> {
         let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
         let sum = self.metrics.micros.load(Ordering::Relaxed) as f64 / 1e6;
-        let mut times = encoder.encode_descriptor("postern_request_seconds", "From the arrival of a request to the end of its answer", None, MetricType::Histogram)?;
-        times.encode_histogram::<()>(sum, counts.iter().sum(), &buckets, None)
+        let mut times = encoder.encode_descriptor(
+            "postern_request_seconds",
+            "From the arrival of a request to the end of its answer",
+            None,
+            MetricType::Histogram,
+        )?;
+        times.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
     }
 }

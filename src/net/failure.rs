@@ -1,0 +1,96 @@
+//! Tells failures apart, by type and never by text.
+
+use std::error::Error as StdError;
+use std::io;
+
+use rustls::{CertificateError, Error as TlsError};
+
+use crate::error::{Breach, Error, TlsFault, Unreachable};
+use crate::net::tls::PinMismatch;
+
+/// The first error of a type along the chain of causes. `io::Error` hides what it wraps from `source`.
+fn find<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|e| e as &(dyn StdError + 'static)).or_else(|| error.source());
+    }
+    None
+}
+
+/// Why a TCP connection could not be made.
+pub fn connecting(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Error::Unreachable(Unreachable::Refused),
+        io::ErrorKind::TimedOut => Error::Timeout(crate::error::Stage::Connect),
+        io::ErrorKind::ConnectionReset => Error::Protocol(Breach::Reset),
+        kind => Error::Unreachable(Unreachable::Network(kind.to_string())),
+    }
+}
+
+/// Why a TLS handshake failed.
+pub fn handshake(error: &io::Error) -> Error {
+    let Some(tls) = find::<TlsError>(error) else {
+        return Error::Tls(TlsFault::Handshake(match error.kind() {
+            io::ErrorKind::UnexpectedEof => "the connection ended within it".into(),
+            kind => kind.to_string(),
+        }));
+    };
+    Error::Tls(match tls {
+        TlsError::InvalidCertificate(why) => certificate(why),
+        TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => {
+            TlsFault::Handshake("what answers there does not speak TLS".into())
+        }
+        other => TlsFault::Handshake(other.to_string()),
+    })
+}
+
+fn certificate(why: &CertificateError) -> TlsFault {
+    match why {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => TlsFault::Expired,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => TlsFault::WrongName,
+        CertificateError::UnknownIssuer => TlsFault::UnknownIssuer,
+        CertificateError::Revoked => TlsFault::Revoked,
+        CertificateError::Other(other) if other.0.downcast_ref::<PinMismatch>().is_some() => TlsFault::Pin,
+        other => TlsFault::Handshake(format!("{other:?}")),
+    }
+}
+
+/// Why a request got no answer.
+pub fn exchange(error: &hyper::Error) -> Error {
+    // What the client's body failed with comes back through hyper.
+    if let Some(own) = find::<Error>(error) {
+        return own.clone();
+    }
+    if error.is_parse() {
+        return Error::Protocol(Breach::Framing(error.to_string()));
+    }
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        return Error::Protocol(Breach::Closed);
+    }
+    match find::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted) => {
+            Error::Protocol(Breach::Reset)
+        }
+        Some(io::ErrorKind::UnexpectedEof) => Error::Protocol(Breach::Closed),
+        _ => Error::Protocol(Breach::Framing(error.to_string())),
+    }
+}
+
+/// Why an answer's body broke off.
+pub fn broken_body(error: &hyper::Error) -> Error {
+    if let Some(own) = find::<Error>(error) {
+        return own.clone();
+    }
+    match find::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Error::Protocol(Breach::Framing("bad chunks".into())),
+        Some(io::ErrorKind::ConnectionReset) => Error::Protocol(Breach::Reset),
+        _ => Error::Protocol(Breach::Cut),
+    }
+}

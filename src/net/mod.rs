@@ -1,0 +1,25 @@
+//! The way to an upstream: where it is, how TLS is spoken with it, a pool of connections per core, and what went wrong.
+
+mod dial;
+mod failure;
+mod guard;
+mod origin;
+pub mod pool;
+pub mod tls;
+mod tunnel;
+
+pub use failure::broken_body;
+pub use origin::Origin;
+pub use pool::{Lease, Pool, Stats, Upstream};
+pub use tunnel::{Bytes, tunnel};
+
+use crate::body::Body;
+
+thread_local! {
+    static HERE: Pool<Body> = Pool::new();
+}
+
+/// This core's pool.
+pub fn here() -> Pool<Body> {
+    HERE.with(Clone::clone)
+}

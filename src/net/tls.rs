@@ -1,0 +1,226 @@
+//! TLS towards upstreams: whom to trust, and for which name.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::version::{TLS12, TLS13};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls_platform_verifier::Verifier;
+
+use crate::tree::{Fields, Node, Problems};
+
+static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
+/// Largest bundle of authorities.
+const CA_BYTES_MAX: u64 = 4 << 20;
+
+/// What `tls` of a resource says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name that the certificate must be for, where it is not the host's.
+    pub server_name: Option<String>,
+    /// The settings of the library.
+    pub client: Arc<ClientConfig>,
+}
+
+/// The settings of a resource that says nothing: the platform's trust, made once.
+///
+/// # Errors
+/// If the library refuses its own defaults.
+pub fn ordinary() -> Result<Arc<ClientConfig>, rustls::Error> {
+    static ORDINARY: OnceLock<Result<Arc<ClientConfig>, rustls::Error>> = OnceLock::new();
+    ORDINARY.get_or_init(|| Ok(client(&BOTH, platform()?))).clone()
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())).clone()
+}
+
+fn client(versions: &[&'static SupportedProtocolVersion], verifier: Arc<dyn ServerCertVerifier>) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider());
+    // The provider has suites for both versions, so this cannot fail; should it, the provider's defaults hold.
+    let builder = match builder.with_protocol_versions(versions) {
+        Ok(builder) => builder,
+        Err(_) => ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap_or_else(|_| ClientConfig::builder()),
+    };
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+/// The platform's authorities; Mozilla's where the platform has none.
+fn platform() -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    match Verifier::new(provider()) {
+        Ok(verifier) => Ok(Arc::new(verifier)),
+        Err(error) => {
+            tracing::info!("the platform has no certificate authorities ({error}); Mozilla's are used");
+            let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+            authorities(roots)
+        }
+    }
+}
+
+fn authorities(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    built.map(|v| v as Arc<dyn ServerCertVerifier>).map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+impl Config {
+    /// Reads `tls` of a resource. `folder` is where relative paths begin.
+    pub fn read(node: &Node, folder: &Path, problems: &Problems) -> Option<Self> {
+        let fields = Fields::of(node, "a map of TLS settings", problems)?;
+        let roots = fields.node("ca").map(|n| roots(n, folder, problems));
+        let verify = fields.flag("verify", true);
+        if !verify {
+            problems.warn(
+                fields.key_place("verify"),
+                "the upstream's certificate is not verified: anyone on the way can read the credential",
+                "use `ca` for an authority of your own",
+            );
+        }
+        let server_name = fields.node("server_name").and_then(|n| name(n, problems));
+        let versions: &[_] = fields.choice("min_version", &[("1.2", &BOTH[..]), ("1.3", &NEWEST[..])], &BOTH);
+        let pins: Vec<[u8; 32]> = fields.items("pin_sha256").iter().filter_map(|n| pin(n, problems)).collect();
+        fields.finish();
+        let inner = match roots {
+            Some(roots) => authorities(roots?),
+            None => platform(),
+        };
+        let inner = inner.map_err(|error| problems.error(node.place, format!("TLS cannot be set up: {error}"), "")).ok()?;
+        let verifier: Arc<dyn ServerCertVerifier> =
+            if verify && pins.is_empty() { inner } else { Arc::new(Checked { inner: verify.then_some(inner), pins }) };
+        Some(Self { server_name, client: client(versions, verifier) })
+    }
+}
+
+fn name(node: &Node, problems: &Problems) -> Option<String> {
+    let text = node.text(problems)?;
+    if ServerName::try_from(text.as_str()).is_err() {
+        problems.error(node.place, format!("`{text}` is not a host name"), "");
+        return None;
+    }
+    Some(text)
+}
+
+/// A bundle by its path, or its PEM by a reference. What cannot be read is an error: there is no falling back to others.
+fn roots(node: &Node, folder: &Path, problems: &Problems) -> Option<RootCertStore> {
+    let text = node.text(problems)?;
+    let refuse = |why: String, hint: &str| {
+        problems.error(node.place, why, hint);
+        None
+    };
+    let pem = if text.contains("-----BEGIN") {
+        text.into_bytes()
+    } else {
+        let path = folder.join(&text);
+        match std::fs::metadata(&path)
+            .and_then(|m| if m.len() > CA_BYTES_MAX { Err(std::io::ErrorKind::FileTooLarge.into()) } else { std::fs::read(&path) })
+        {
+            Ok(pem) => pem,
+            Err(error) => return refuse(format!("`{text}` cannot be read: {error}"), "a PEM file, relative to the file that names it"),
+        }
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let Ok(certificate) = certificate else {
+            return refuse("this is not a PEM certificate".into(), "a file of `-----BEGIN CERTIFICATE-----` blocks");
+        };
+        if let Err(error) = roots.add(certificate) {
+            return refuse(format!("a certificate of the bundle cannot be used: {error}"), "");
+        }
+    }
+    if roots.is_empty() {
+        return refuse("there is no certificate in it".into(), "a file of `-----BEGIN CERTIFICATE-----` blocks");
+    }
+    Some(roots)
+}
+
+fn pin(node: &Node, problems: &Problems) -> Option<[u8; 32]> {
+    let text = node.text(problems)?;
+    let bytes = STANDARD.decode(text.trim_start_matches("sha256/")).ok().and_then(|b| <[u8; 32]>::try_from(b).ok());
+    if bytes.is_none() {
+        problems.error(
+            node.place,
+            "a pin is the base64 of 32 bytes",
+            "openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64",
+        );
+    }
+    bytes
+}
+
+/// The upstream's key is none of the pinned ones.
+#[derive(Debug)]
+pub struct PinMismatch;
+
+impl std::fmt::Display for PinMismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the key is not pinned")
+    }
+}
+
+impl std::error::Error for PinMismatch {}
+
+/// Verification with pins, or, where the operator has switched it off, pins alone.
+#[derive(Debug)]
+struct Checked {
+    inner: Option<Arc<dyn ServerCertVerifier>>,
+    pins: Vec<[u8; 32]>,
+}
+
+impl ServerCertVerifier for Checked {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(inner) = &self.inner {
+            inner.verify_server_cert(leaf, chain, name, ocsp, now)?;
+        }
+        if !self.pins.is_empty() {
+            let parsed =
+                webpki::EndEntityCert::try_from(leaf).map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+            let key = parsed.subject_public_key_info();
+            let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &key);
+            if !self.pins.iter().any(|pin| pin == digest.as_ref()) {
+                return Err(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(PinMismatch)))));
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    // The signature of the handshake is always verified: it proves that the peer holds the key that was pinned or shown.
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
