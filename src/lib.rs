@@ -4,11 +4,14 @@
 //!
 //! - [`mock`]: the sample API
 
+pub mod admin;
 pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod call;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod middleware;
 pub mod mock;
@@ -16,6 +19,9 @@ pub mod net;
 pub mod path;
 pub mod record;
 pub mod secret;
+pub mod server;
+pub mod snapshot;
+pub mod stack;
 pub mod telemetry;
 pub mod tree;
 pub mod uri;

@@ -77,7 +77,8 @@ impl Resource {
     fn new(plan: Plan) -> Self {
         let slots = plan.limits.in_flight.map(|n| Arc::new(Semaphore::new(n)));
         let build = |variant: crate::config::resource::Variant| {
-            let timeouts = Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
+            let timeouts =
+                Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
             resource(Steps {
                 shape: variant.shape,
                 in_flight: slots.clone().map(|slots| InFlight::new(slots, variant.timeouts.queue)),

@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
@@ -234,7 +234,14 @@ impl Gateway {
         Ok((resource.clone(), Target::new(&behind[end..], target.query())))
     }
 
-    fn call(&self, mut request: Request<Incoming>, target: Target, peer: Peer, resource: &Resource, record: &OpenRecord) -> Result<Call, Error> {
+    fn call(
+        &self,
+        mut request: Request<Incoming>,
+        target: Target,
+        peer: Peer,
+        resource: &Resource,
+        record: &OpenRecord,
+    ) -> Result<Call, Error> {
         let upgrade = asks_to_switch(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (head, incoming) = request.into_parts();
         let expects_continue = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
@@ -251,7 +258,17 @@ impl Gateway {
         };
         let caller = Caller { name: self.shared.snapshot.anonymous.clone(), ip: peer.ip, tls: peer.tls };
         let deadline = resource.total.map(|total| record.borrow().received + total);
-        Ok(Call::new(Parts { method: head.method, target, headers: head.headers, body, caller, deadline, expects_continue, upgrade, record: record.clone() }))
+        Ok(Call::new(Parts {
+            method: head.method,
+            target,
+            headers: head.headers,
+            body,
+            caller,
+            deadline,
+            expects_continue,
+            upgrade,
+            record: record.clone(),
+        }))
     }
 
     fn respond(&self, answer: Answer, record: &OpenRecord) -> Response<Body> {
@@ -260,7 +277,7 @@ impl Gateway {
             record.error = Some(error.code());
             respond::reply(&error, &record.id, record.resource.as_deref())
         });
-        if self.shared.draining.load(std::sync::atomic::Ordering::Relaxed) && !response.extensions().get::<Switched>().is_some() {
+        if self.shared.draining.load(std::sync::atomic::Ordering::Relaxed) && response.extensions().get::<Switched>().is_none() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -280,7 +297,12 @@ async fn caught(serving: impl Future<Output = Answer>) -> Answer {
 /// Whether the client asks to switch protocols (RFC 9110 section 7.8): `Connection` must nominate `Upgrade`.
 fn asks_to_switch(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
-        && headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|one| one.trim().eq_ignore_ascii_case("upgrade"))
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .any(|one| one.trim().eq_ignore_ascii_case("upgrade"))
 }
 
 /// Hands both ends of a switched connection to a task that copies until one of them ends. The record stays open as long.
@@ -296,7 +318,6 @@ fn tunnel(mut response: Response<Body>, switched: Switched, open: Open) -> Respo
                 record.bytes_in = bytes.up;
                 record.bytes_out = bytes.down;
             }
-            ends.lease.done();
             open.close();
         });
     }
@@ -305,7 +326,8 @@ fn tunnel(mut response: Response<Body>, switched: Switched, open: Open) -> Respo
 
 /// The client's own request id if it is sane, else a new UUIDv7 (RFC 9562 section 5.7).
 fn request_id(headers: &HeaderMap, clock: &Clock) -> Box<str> {
-    let sane = |v: &&str| !v.is_empty() && v.len() <= REQUEST_ID_MAX && v.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&b));
+    let sane =
+        |v: &&str| !v.is_empty() && v.len() <= REQUEST_ID_MAX && v.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&b));
     if let Some(id) = headers.get("x-request-id").and_then(|v| v.to_str().ok()).filter(sane) {
         return id.into();
     }

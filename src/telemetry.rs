@@ -57,10 +57,15 @@ pub struct Metrics {
     /// Answers to what named no known resource.
     pub other: Counts,
     /// Audit records that were dropped (`audit.on_full: drop`).
-    pub audit_dropped: Arc<AtomicU64>,
+    audit_dropped: Arc<AtomicU64>,
 }
 
 impl Metrics {
+    /// Figures that begin at zero. `audit_dropped` is the audit log's own.
+    pub fn new(audit_dropped: Arc<AtomicU64>) -> Self {
+        Self { audit_dropped, ..Self::default() }
+    }
+
     /// Counts how long a request took.
     pub fn took(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);

@@ -445,6 +445,11 @@ impl<'n> Fields<'n> {
         }
     }
 
+    /// Reads what is not there: every key is absent.
+    pub fn none(node: &'n Node, problems: &'n Problems) -> Self {
+        Self { node, problems, asked: RefCell::default() }
+    }
+
     /// Where the map stands.
     pub fn place(&self) -> Place {
         self.node.place
@@ -583,6 +588,11 @@ impl<'n> Fields<'n> {
     /// Where the key itself stands; the map's place if it is absent.
     pub fn key_place(&self, key: &str) -> Place {
         self.node.entries().iter().find(|e| &*e.key == key).map_or(self.node.place, |e| e.place)
+    }
+
+    /// The keys that were asked for.
+    pub fn known(&self) -> Vec<&'static str> {
+        self.asked.borrow().clone()
     }
 
     /// Reports every key that was not asked for, with the nearest one that was.

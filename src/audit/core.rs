@@ -113,7 +113,7 @@ impl CoreAudit {
         let full = {
             let mut buffer = self.0.buffer.borrow_mut();
             self.format(record, &mut buffer);
-            buffer.len() >= BUFFER
+            buffer.len() >= BUFFER || self.0.audit.prompt
         };
         drop(room);
         if full {

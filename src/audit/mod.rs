@@ -8,6 +8,7 @@ mod file;
 mod line;
 mod writer;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -117,6 +118,8 @@ pub struct Audit {
     orders: mpsc::Sender<Order>,
     dropped: Arc<AtomicU64>,
     healthy: Arc<AtomicBool>,
+    /// A person is looking at standard output: nothing is held back.
+    prompt: bool,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -155,7 +158,8 @@ impl Audit {
         let writer = Writer { orders: taken, sinks, sync: config.sync, healthy: healthy.clone() };
         let thread = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run());
         let thread = thread.map_err(|why| OpenError { path: "writer".into(), why })?;
-        Ok(Arc::new(Self { config, mask, orders, dropped: Arc::default(), healthy, writer: Mutex::new(Some(thread)) }))
+        let prompt = config.sinks.contains(&Target::Stdout) && std::io::stdout().is_terminal();
+        Ok(Arc::new(Self { config, mask, orders, dropped: Arc::default(), healthy, prompt, writer: Mutex::new(Some(thread)) }))
     }
 
     /// A core's part. Call it on that core.

@@ -1,7 +1,7 @@
 //! The one thread that writes: takes chunks of whole lines from all cores, and gives their room back when they are with
 //! the system. A sink that fails keeps its place in the stream and is tried again: nothing is lost, torn or doubled.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,10 +41,7 @@ pub enum Order {
 /// Where lines go.
 pub enum Sink {
     /// Standard output.
-    Stdout {
-        /// A person is looking: nothing is held back.
-        terminal: bool,
-    },
+    Stdout,
     /// A file.
     File(Box<File>),
 }
@@ -52,7 +49,7 @@ pub enum Sink {
 impl Sink {
     /// Standard output.
     pub fn stdout() -> Self {
-        Self::Stdout { terminal: io::stdout().is_terminal() }
+        Self::Stdout
     }
 
     /// A file.
@@ -66,14 +63,14 @@ impl Sink {
     /// Writes some of `bytes` and says how many. Lines are whole only when all of them are written.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Stdout { .. } => io::stdout().lock().write(bytes),
+            Self::Stdout => io::stdout().lock().write(bytes),
             Self::File(file) => file.write(bytes),
         }
     }
 
     fn sync(&mut self, sync: Sync) -> io::Result<()> {
         match self {
-            Self::Stdout { .. } => io::stdout().lock().flush(),
+            Self::Stdout => io::stdout().lock().flush(),
             Self::File(file) if sync == Sync::Always => file.sync(),
             Self::File(_) => Ok(()),
         }

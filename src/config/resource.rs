@@ -16,8 +16,24 @@ use crate::tree::{Fields, Node, Place, Problems};
 
 /// Keys of a resource that this build lacks.
 const UNBUILT: [&str; 18] = [
-    "preset", "hosts", "allow", "secrets", "proxy", "tunnel", "rate_limits", "quota", "retry", "idempotency", "breaker", "fallback", "cache", "accept", "expect",
-    "connections", "test", "credentials",
+    "preset",
+    "hosts",
+    "allow",
+    "secrets",
+    "proxy",
+    "tunnel",
+    "rate_limits",
+    "quota",
+    "retry",
+    "idempotency",
+    "breaker",
+    "fallback",
+    "cache",
+    "accept",
+    "expect",
+    "connections",
+    "test",
+    "credentials",
 ];
 /// Keys of a route that this build lacks.
 const UNBUILT_IN_ROUTES: [&str; 6] = ["cache", "retry", "rate_limits", "idempotency", "expect", "accept"];
@@ -152,7 +168,17 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     node.secrets(&mut secrets);
     let variant = variant?;
     let mask = (!secrets.is_empty()).then(|| Arc::new(Mask::new(&secrets)));
-    Some(Plan { name: name.into(), description, base_url: base.text, upstream: Arc::new(upstream), limits, websocket, mask, variant, branches })
+    Some(Plan {
+        name: name.into(),
+        description,
+        base_url: base.text,
+        upstream: Arc::new(upstream),
+        limits,
+        websocket,
+        mask,
+        variant,
+        branches,
+    })
 }
 
 struct Reader<'r> {
@@ -185,7 +211,14 @@ impl Reader<'_> {
         Some(Variant { shape, auth, timeouts })
     }
 
-    fn branch(&self, node: &Node, base: &BaseUrl, shape: &Option<shape::Config>, auth: Option<&Node>, timeouts: Timeouts) -> Option<Branch> {
+    fn branch(
+        &self,
+        node: &Node,
+        base: &BaseUrl,
+        shape: &Option<shape::Config>,
+        auth: Option<&Node>,
+        timeouts: Timeouts,
+    ) -> Option<Branch> {
         let fields = Fields::of(node, "a route: a map with `path`", self.problems)?;
         let path = fields.need("path").and_then(|n| n.text(self.problems).and_then(|text| glob(&text, n.place, self.problems)));
         let methods = fields.items("methods").iter().filter_map(|n| method(n, self.problems)).collect();

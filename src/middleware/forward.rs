@@ -58,8 +58,6 @@ pub struct Ends {
     pub client: hyper::upgrade::OnUpgrade,
     /// Towards the upstream.
     pub upstream: hyper::upgrade::OnUpgrade,
-    /// The upstream's connection, which lives as long as the tunnel.
-    pub lease: Lease<Body>,
     /// Longest silence, where one is set.
     pub idle: Option<Duration>,
 }
@@ -134,7 +132,12 @@ impl Inner {
     }
 
     /// Sends, and waits for the head of the answer.
-    async fn send(&self, request: Request<Body>, deadline: Option<Instant>, record: &OpenRecord) -> Result<(Response<Incoming>, Lease<Body>), Error> {
+    async fn send(
+        &self,
+        request: Request<Body>,
+        deadline: Option<Instant>,
+        record: &OpenRecord,
+    ) -> Result<(Response<Incoming>, Lease<Body>), Error> {
         let sent = Instant::now();
         let mut alarm = Alarm::default();
         let mut limit = sent + self.timeouts.head;
@@ -172,7 +175,13 @@ impl Inner {
         result
     }
 
-    fn switch(&self, response: Response<Incoming>, lease: Lease<Body>, asked: Option<HeaderValue>, client: Option<hyper::upgrade::OnUpgrade>) -> Answer {
+    fn switch(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease<Body>,
+        asked: Option<HeaderValue>,
+        client: Option<hyper::upgrade::OnUpgrade>,
+    ) -> Answer {
         let offered = response.headers().get(UPGRADE).cloned();
         let (Some(asked), Some(client), Some(offered)) = (asked, client, offered) else {
             return Err(Error::Protocol(Breach::Unasked101));
@@ -183,7 +192,9 @@ impl Inner {
         let (mut parts, incoming) = response.into_parts();
         let upstream = hyper::upgrade::on(Response::from_parts(parts.clone(), incoming));
         let idle = self.timeouts.idle_written.then_some(self.timeouts.idle);
-        let ends = Ends { client, upstream, lease, idle };
+        let ends = Ends { client, upstream, idle };
+        // From here on the connection lives as long as its end of the tunnel.
+        lease.switched();
         parts.extensions.clear();
         parts.extensions.insert(Switched(Arc::new(std::sync::Mutex::new(Some(ends)))));
         Ok(Response::from_parts(parts, Body::Empty))
@@ -197,7 +208,16 @@ impl Inner {
         let idle = (!streams || self.timeouts.idle_written).then_some(self.timeouts.idle);
         let deadline = deadline.filter(|_| !streams);
         let limit = self.response_body.filter(|_| !head).unwrap_or(u64::MAX);
-        Body::Stream(Box::pin(Outbound { incoming, lease: Some(lease), idle, deadline, limit, read: 0, alarm: Alarm::default(), silent_since: None }))
+        Body::Stream(Box::pin(Outbound {
+            incoming,
+            lease: Some(lease),
+            idle,
+            deadline,
+            limit,
+            read: 0,
+            alarm: Alarm::default(),
+            silent_since: None,
+        }))
     }
 }
 

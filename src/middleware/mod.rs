@@ -1,7 +1,13 @@
 //! The steps of the stack, one file each. A step is one `async fn handle`; [`layer`] adapts it to `tower::Layer`.
 //! Steps know nothing of each other: the order is `stack.rs`.
 
+pub mod audit;
+pub mod forward;
+pub mod in_flight;
+pub mod respond;
+pub mod shape;
 pub mod sign;
+pub mod site;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -86,7 +86,10 @@ mod tests {
     fn a_reply_says_what_happened_and_what_to_change() {
         let response = reply(&Error::Timeout(Stage::Head), "id-1", Some("demo"));
         assert_eq!(response.status(), 504);
-        assert_eq!(response.headers()[PROXY_STATUS], "postern; error=http_response_timeout; details=\"The upstream did not answer in time.\"");
+        assert_eq!(
+            response.headers()[PROXY_STATUS],
+            "postern; error=http_response_timeout; details=\"The upstream did not answer in time.\""
+        );
         let problem = body(response);
         assert_eq!(problem["type"], "urn:postern:error:upstream-timeout");
         assert_eq!(problem["resource"], "demo");

@@ -1,5 +1,6 @@
 //! The way to an upstream: where it is, how TLS is spoken with it, a pool of connections per core, and what went wrong.
 
+mod cidr;
 mod dial;
 mod failure;
 mod guard;
@@ -8,6 +9,7 @@ pub mod pool;
 pub mod tls;
 mod tunnel;
 
+pub use cidr::Cidr;
 pub use failure::broken_body;
 pub use origin::Origin;
 pub use pool::{Lease, Pool, Stats, Upstream};

@@ -143,8 +143,23 @@ mod tests {
     #[test]
     fn malformed_chunks_are_refused() {
         let wrong = [
-            "\r\n", ";a\r\n", "g\r\n", " 5\r\nhello\r\n", "5 \r\nhello\r\n", "5\nhello\r\n", "5\r\nhelloX\r\n", "5\r\nhello\n", "0x5\r\n", "-1\r\n",
-            "0\r\n\n", "0\r\n folded\r\n\r\n", "0\r\n: v\r\n\r\n", "0\r\nA: b\n\r\n", "5;a\0\r\nhello\r\n", "1000000000000000\r\n", "5\r\r\nhello\r\n",
+            "\r\n",
+            ";a\r\n",
+            "g\r\n",
+            " 5\r\nhello\r\n",
+            "5 \r\nhello\r\n",
+            "5\nhello\r\n",
+            "5\r\nhelloX\r\n",
+            "5\r\nhello\n",
+            "0x5\r\n",
+            "-1\r\n",
+            "0\r\n\n",
+            "0\r\n folded\r\n\r\n",
+            "0\r\n: v\r\n\r\n",
+            "0\r\nA: b\n\r\n",
+            "5;a\0\r\nhello\r\n",
+            "1000000000000000\r\n",
+            "5\r\r\nhello\r\n",
         ];
         for text in wrong {
             assert_eq!(whole(text), Err(Malformed), "{text:?}");

@@ -124,7 +124,12 @@ impl Core {
             let quiet = async {
                 match closing {
                     None => std::future::pending().await,
-                    Some(until) => tokio::time::sleep_until(tokio::time::Instant::now().checked_add(DRAIN_QUIET).map_or(until, |quiet| until.min(quiet))).await,
+                    Some(until) => {
+                        tokio::time::sleep_until(
+                            tokio::time::Instant::now().checked_add(DRAIN_QUIET).map_or(until, |quiet| until.min(quiet)),
+                        )
+                        .await
+                    }
                 }
             };
             tokio::select! {
@@ -166,7 +171,9 @@ impl Core {
                     if let Ok(stream) = UnixStream::from_std(stream) {
                         let peer = Peer { ip: None, tls: false, loopback: false };
                         let this = self.clone();
-                        self.track(permit, async move { connection::serve(stream, peer, this.limits, this.gateway.clone(), this.drain.clone()).await });
+                        self.clone().track(permit, async move {
+                            connection::serve(stream, peer, this.limits, this.gateway.clone(), this.drain.clone()).await
+                        });
                     }
                 }
             }

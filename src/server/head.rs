@@ -128,7 +128,10 @@ fn request_line(line: &[u8]) -> Result<Version, Error> {
     let method_end = memchr::memchr(b' ', line).ok_or_else(malformed)?;
     let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
     if method.is_empty() || method.len() > METHOD_MAX || !method.iter().all(|b| is_token(*b)) {
-        return Err(refuse("The method is not a token of at most 32 bytes.", "Use GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS or an extension method."));
+        return Err(refuse(
+            "The method is not a token of at most 32 bytes.",
+            "Use GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS or an extension method.",
+        ));
     }
     let target_end = memchr::memchr(b' ', rest).ok_or_else(malformed)?;
     let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
@@ -139,6 +142,9 @@ fn request_line(line: &[u8]) -> Result<Version, Error> {
     };
     if target.is_empty() {
         return Err(malformed());
+    }
+    if method == b"CONNECT" {
+        return Err(Error::MethodNotAllowed("CONNECT".into()));
     }
     crate::path::carriable(target)?;
     Ok(version)
@@ -171,7 +177,9 @@ fn fields(mut rest: &[u8], version: Version, bounds: Bounds) -> Result<Framing, 
     }
     match (seen.chunked, seen.length) {
         (true, Some(_)) => Err(refuse("Both `Content-Length` and `Transfer-Encoding` are there.", "Send one of them.")),
-        (true, None) if version == Version::Http10 => Err(refuse("`Transfer-Encoding` has no meaning in HTTP/1.0.", "Use HTTP/1.1 or `Content-Length`.")),
+        (true, None) if version == Version::Http10 => {
+            Err(refuse("`Transfer-Encoding` has no meaning in HTTP/1.0.", "Use HTTP/1.1 or `Content-Length`."))
+        }
         (true, None) => Ok(Framing::Chunked),
         (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
     }
@@ -191,7 +199,9 @@ fn field(line: &[u8], seen: &mut Seen) -> Result<(), Error> {
         14 if name.eq_ignore_ascii_case(b"content-length") => content_length(trim(value), seen),
         17 if name.eq_ignore_ascii_case(b"transfer-encoding") => transfer_encoding(trim(value), seen),
         // A lenient upstream may read `_` as `-`: nothing that frames a message comes in that spelling.
-        14 | 17 if name.contains(&b'_') && is_framing_alias(name) => Err(refuse("A field imitates one that frames the message.", "Spell it with `-`.")),
+        14 | 17 if name.contains(&b'_') && is_framing_alias(name) => {
+            Err(refuse("A field imitates one that frames the message.", "Spell it with `-`."))
+        }
         _ => Ok(()),
     }
 }
@@ -226,7 +236,10 @@ fn content_length(value: &[u8], seen: &mut Seen) -> Result<(), Error> {
 
 fn transfer_encoding(value: &[u8], seen: &mut Seen) -> Result<(), Error> {
     if seen.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-        return Err(refuse("`Transfer-Encoding` is something else than exactly one `chunked`.", "Send `Transfer-Encoding: chunked` or `Content-Length`."));
+        return Err(refuse(
+            "`Transfer-Encoding` is something else than exactly one `chunked`.",
+            "Send `Transfer-Encoding: chunked` or `Content-Length`.",
+        ));
     }
     seen.chunked = true;
     Ok(())

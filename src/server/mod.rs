@@ -82,7 +82,7 @@ async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>)
     let server = listening.server;
     // Before anything listens: a signal that comes early is a drain, not an end.
     let mut signals = Signals::new().map_err(failed("signals"))?;
-    let metrics = Arc::new(Metrics { audit_dropped: audit.dropped(), ..Metrics::default() });
+    let metrics = Arc::new(Metrics::new(audit.dropped()));
     let draining = Arc::new(AtomicBool::new(false));
     let (drain, drained) = watch::channel(false);
 
@@ -180,7 +180,13 @@ struct Bound {
 }
 
 fn bind(server: &Server, workers: usize) -> Result<Bound, StartError> {
-    let mut bound = Bound { sockets: (0..workers).map(|_| Vec::new()).collect(), doors: Vec::new(), dealers: Vec::new(), unix: Vec::new(), names: Vec::new() };
+    let mut bound = Bound {
+        sockets: (0..workers).map(|_| Vec::new()).collect(),
+        doors: Vec::new(),
+        dealers: Vec::new(),
+        unix: Vec::new(),
+        names: Vec::new(),
+    };
     for listener in &server.listen {
         bound.names.push(listener.to_string());
         match &listener.address {
@@ -213,7 +219,13 @@ fn bind_tcp(bound: &mut Bound, address: SocketAddr, door: usize, accept: Accept)
 }
 
 /// Accepts and deals round robin, until draining and nobody has connected for a while.
-async fn deal(dealer: Dealer, cores: Vec<mpsc::Sender<Dealt>>, connections: Arc<Semaphore>, mut drain: watch::Receiver<bool>, patience: Duration) {
+async fn deal(
+    dealer: Dealer,
+    cores: Vec<mpsc::Sender<Dealt>>,
+    connections: Arc<Semaphore>,
+    mut drain: watch::Receiver<bool>,
+    patience: Duration,
+) {
     let listener = match register(dealer) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("a listener cannot be used: {error}"),
@@ -241,10 +253,15 @@ async fn deal(dealer: Dealer, cores: Vec<mpsc::Sender<Dealt>>, connections: Arc<
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = drain.wait_for(|draining| *draining), if until.is_none() => until = Some(tokio::time::Instant::now() + patience),
+            () = begun(&mut drain), if until.is_none() => until = Some(tokio::time::Instant::now() + patience),
             () = tokio::time::sleep_until(quiet.unwrap_or_else(tokio::time::Instant::now)), if quiet.is_some() => return,
         }
     }
+}
+
+/// Resolves once draining has begun.
+async fn begun(drain: &mut watch::Receiver<bool>) {
+    let _ = drain.wait_for(|draining| *draining).await;
 }
 
 enum Registered {

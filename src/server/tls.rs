@@ -23,7 +23,8 @@ pub fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
     if chain.is_empty() {
         return Err(wrong(format!("{} holds no certificate", tls.cert.display())));
     }
-    let key = PrivateKeyDer::from_pem_slice(tls.key.expose().as_bytes()).map_err(|_| wrong("the listener's key is not a PEM private key".into()))?;
+    let key = PrivateKeyDer::from_pem_slice(tls.key.expose().as_bytes())
+        .map_err(|_| wrong("the listener's key is not a PEM private key".into()))?;
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, key)

@@ -50,7 +50,8 @@ fn imports(text: &str) -> Vec<Vec<String>> {
                 let names = group.split(['}', ',']).map(|n| n.trim().split("::").next().unwrap().to_owned());
                 found.extend(names.filter(|n| !n.is_empty()).map(|n| vec![n]));
             } else {
-                let words: Vec<String> = rest.split("::").map(|w| w.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()).take(2).collect();
+                let words: Vec<String> =
+                    rest.split("::").map(|w| w.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()).take(2).collect();
                 found.push(words);
             }
         }
@@ -85,7 +86,8 @@ fn steps_know_nothing_of_each_other() {
         let from = parts(file);
         let Some(own) = from.get(1) else { continue };
         for import in imports(&fs::read_to_string(file).unwrap()) {
-            let sibling = import[0] == "middleware" && import.get(1).is_some_and(|s| s.starts_with(char::is_lowercase) && s != own && s != "layer");
+            let sibling =
+                import[0] == "middleware" && import.get(1).is_some_and(|s| s.starts_with(char::is_lowercase) && s != own && s != "layer");
             assert!(!sibling, "{} imports {}", file.display(), import.join("::"));
         }
         assert!(!fs::read_to_string(file).unwrap().contains("use super::super::"), "{}", file.display());

@@ -49,7 +49,10 @@ fn a_refusal_has_an_audit_record_without_method_and_path() {
     let gateway = gateway(&upstream, "");
     gateway.raw(b"GET / HTTP/1.1\nHost: x\n\n");
     let record = &gateway.records(1)[0];
-    assert_eq!((record["status"].as_u64(), record["error"].as_str(), record["answered_by"].as_str()), (Some(400), Some("bad-request"), Some("gateway")));
+    assert_eq!(
+        (record["status"].as_u64(), record["error"].as_str(), record["answered_by"].as_str()),
+        (Some(400), Some("bad-request"), Some("gateway"))
+    );
     assert!(record.get("method").is_none() && record.get("path").is_none(), "{record}");
 }
 
@@ -59,7 +62,9 @@ fn a_head_may_come_byte_by_byte() {
     let gateway = gateway(&upstream, "");
     let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).unwrap();
     stream.set_nodelay(true).unwrap();
-    for byte in b"POST /r/up/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" {
+    for byte in
+        b"POST /r/up/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    {
         stream.write_all(&[*byte]).unwrap();
     }
     let mut all = Vec::new();
@@ -78,7 +83,8 @@ fn pipelined_requests_are_answered_in_order() {
     let mut requests = String::new();
     for i in 0..5 {
         requests.push_str(&format!("POST /r/up/{i} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"));
-        requests.push_str(&format!("POST /r/up/{i}c HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"));
+        requests
+            .push_str(&format!("POST /r/up/{i}c HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"));
     }
     requests.push_str("GET /r/up/last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let all = String::from_utf8(gateway.raw(requests.as_bytes())).unwrap();

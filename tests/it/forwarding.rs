@@ -45,7 +45,10 @@ fn a_clients_own_headers_win_over_defaults_unless_locked() {
     let gateway = gateway(&upstream, more);
     gateway.send("GET", "/r/up/a", "Accept: */*\r\n", b"");
     let seen = upstream.last();
-    assert_eq!((seen.field("accept"), seen.field("x-plain"), seen.field("x-locked"), seen.field("x-unset")), (Some("text/default"), Some("ours"), Some("ours"), None));
+    assert_eq!(
+        (seen.field("accept"), seen.field("x-plain"), seen.field("x-locked"), seen.field("x-unset")),
+        (Some("text/default"), Some("ours"), Some("ours"), None)
+    );
     gateway.send("GET", "/r/up/a", "Accept: a/b\r\nX-Plain: mine\r\nX-Locked: mine\r\nX_Locked: mine\r\nX-Gone: mine\r\n", b"");
     let seen = upstream.last();
     assert_eq!(seen.field("accept"), Some("a/b"));
@@ -74,8 +77,21 @@ fn what_concerns_the_client_alone_is_not_forwarded() {
     gateway.send("GET", "/r/up/a", fields, b"");
     let seen = upstream.last();
     for gone in [
-        "authorization", "cookie", "proxy-authorization", "postern-key", "x-nominated", "keep-alive", "x-forwarded-for", "forwarded", "x-real-ip", "x-original-url", "x-rewrite-url",
-        "x-http-method-override", "x_http_method_override", "x-amz-security-token", "connection",
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "postern-key",
+        "x-nominated",
+        "keep-alive",
+        "x-forwarded-for",
+        "forwarded",
+        "x-real-ip",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-http-method-override",
+        "x_http_method_override",
+        "x-amz-security-token",
+        "connection",
     ] {
         assert_eq!(seen.field(gone), None, "{gone} in {}", seen.head);
     }
@@ -87,8 +103,16 @@ fn what_concerns_the_client_alone_is_not_forwarded() {
 #[test]
 fn forward_lets_named_things_through() {
     let upstream = Upstream::ok();
-    let gateway = gateway(&upstream, "    forward: { authorization: true, cookies: true, client_ip: x-forwarded-for, headers: [X-HTTP-Method-Override] }\n    cookies: { theme: plain }\n");
-    gateway.send("GET", "/r/up/a", "Authorization: Bearer mine\r\nCookie: a=b; theme=dark\r\nX-HTTP-Method-Override: PATCH\r\nX-Forwarded-For: 9.9.9.9\r\n", b"");
+    let gateway = gateway(
+        &upstream,
+        "    forward: { authorization: true, cookies: true, client_ip: x-forwarded-for, headers: [X-HTTP-Method-Override] }\n    cookies: { theme: plain }\n",
+    );
+    gateway.send(
+        "GET",
+        "/r/up/a",
+        "Authorization: Bearer mine\r\nCookie: a=b; theme=dark\r\nX-HTTP-Method-Override: PATCH\r\nX-Forwarded-For: 9.9.9.9\r\n",
+        b"",
+    );
     let seen = upstream.last();
     assert_eq!(seen.field("authorization"), Some("Bearer mine"));
     assert_eq!(seen.fields("cookie"), ["a=b; theme=plain"]);
@@ -103,7 +127,10 @@ fn traceparent_is_continued_and_nonsense_is_dropped() {
     gateway.send("GET", "/r/up/a", "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nTracestate: a=b\r\n", b"");
     let seen = upstream.last();
     let trace = seen.field("traceparent").unwrap();
-    assert!(trace.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && trace.ends_with("-01") && !trace.contains("00f067aa0ba902b7"), "{trace}");
+    assert!(
+        trace.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && trace.ends_with("-01") && !trace.contains("00f067aa0ba902b7"),
+        "{trace}"
+    );
     assert_eq!(gateway.records(1)[0]["trace"], "4bf92f3577b34da6a3ce929d0e0e4736");
     gateway.send("GET", "/r/up/a", "Traceparent: 00-0-0-0\r\nTracestate: a=b\r\n", b"");
     let seen = upstream.last();
@@ -129,7 +156,12 @@ fn locations_and_links_lead_back_to_the_gateway() {
 
 #[test]
 fn locations_elsewhere_are_not_touched_and_those_outside_the_base_become_absolute() {
-    for (sent, arrived) in [("https://else.example/x", "https://else.example/x"), ("/other", "http://{host}/other"), ("/basement", "http://{host}/basement"), ("next", "next")] {
+    for (sent, arrived) in [
+        ("https://else.example/x", "https://else.example/x"),
+        ("/other", "http://{host}/other"),
+        ("/basement", "http://{host}/basement"),
+        ("next", "next"),
+    ] {
         let upstream = Upstream::answering(move |_, stream| {
             use std::io::Write as _;
             stream.write_all(format!("HTTP/1.1 201 Created\r\nLocation: {sent}\r\nContent-Length: 0\r\n\r\n").as_bytes()).is_ok()
@@ -148,7 +180,15 @@ fn an_answer_carries_the_browser_fields_and_loses_what_an_upstream_may_not_say()
     );
     let gateway = gateway(&upstream, "");
     let reply = gateway.get("/r/up/a");
-    for gone in ["set-cookie", "access-control-allow-origin", "strict-transport-security", "alt-svc", "proxy-status", "proxy-authenticate", "x-secret"] {
+    for gone in [
+        "set-cookie",
+        "access-control-allow-origin",
+        "strict-transport-security",
+        "alt-svc",
+        "proxy-status",
+        "proxy-authenticate",
+        "x-secret",
+    ] {
         assert_eq!(reply.field(gone), None, "{gone}");
     }
     assert_eq!(reply.field("content-security-policy"), Some("sandbox"));
@@ -160,7 +200,8 @@ fn an_answer_carries_the_browser_fields_and_loses_what_an_upstream_may_not_say()
 
 #[test]
 fn forwarded_cookies_stay_with_their_resource() {
-    let upstream = Upstream::canned("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: s=1; Domain=api.example; Path=/base/x; HttpOnly\r\n\r\n");
+    let upstream =
+        Upstream::canned("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: s=1; Domain=api.example; Path=/base/x; HttpOnly\r\n\r\n");
     let gateway = gateway(&upstream, "    forward: { cookies: true }\n");
     let cookie = gateway.get("/r/up/a").field("set-cookie").unwrap().to_owned();
     assert!(cookie.contains("Path=/r/up/x") && cookie.contains("HttpOnly") && !cookie.to_lowercase().contains("domain"), "{cookie}");

@@ -127,7 +127,8 @@ impl Gateway {
             let text = fs::read_to_string(&path).unwrap_or_default();
             text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
         };
-        eventually(|| Some(read()).filter(|records| records.len() >= count)).unwrap_or_else(|| panic!("{} of {count} records", read().len()))
+        eventually(|| Some(read()).filter(|records| records.len() >= count))
+            .unwrap_or_else(|| panic!("{} of {count} records", read().len()))
     }
 
     /// Sends bytes, and reads until the gateway closes.
@@ -359,7 +360,8 @@ impl Upstream {
     pub fn raw(serve: impl Fn(TcpStream, usize, &Mutex<Vec<Seen>>) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (seen, connections, closed, stop): (Arc<Mutex<Vec<Seen>>>, Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicBool>) = Default::default();
+        let (seen, connections, closed, stop): (Arc<Mutex<Vec<Seen>>>, Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicBool>) =
+            Default::default();
         let serve = Arc::new(serve);
         std::thread::spawn({
             let (seen, connections, closed, stop) = (seen.clone(), connections.clone(), closed.clone(), stop.clone());

@@ -1,0 +1,87 @@
+//! The command line: parsed here, done by one file for each command.
+
+mod check;
+mod mock;
+mod run;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Plan, System, problem};
+
+/// Something failed.
+pub const FAILURE: u8 = 1;
+/// The configuration is wrong.
+pub const CONFIGURATION: u8 = 3;
+
+/// An authenticating reverse proxy: apps call /r/<resource>/<path>, the gateway holds the secrets.
+#[derive(Debug, Parser)]
+#[command(name = "postern", version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration. Without it: $POSTERN_CONFIG, ./config/postern.yaml, ./postern.yaml,
+    /// $XDG_CONFIG_HOME/postern/postern.yaml, /etc/postern/postern.yaml, or a demo that is built in.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Run,
+    /// Say everything that is wrong with the configuration: exit 0 or 3.
+    Check,
+    /// Serve the sample API alone: /customers, /orders, /products.
+    Mock(mock::Args),
+}
+
+/// Runs what the command line says, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let code = match cli.command {
+        None | Some(Command::Run) => run::run(&cli),
+        Some(Command::Check) => check::run(&cli),
+        Some(Command::Mock(ref args)) => mock::run(args),
+    };
+    ExitCode::from(code)
+}
+
+/// Loads and checks the configuration. What is wrong has been reported when this returns the exit code for it.
+fn plan(cli: &Cli) -> Result<(Plan, Vec<crate::tree::Problem>, Vec<problem::File>), u8> {
+    let loaded = config::load(cli.config.as_deref(), &System).map_err(|error| {
+        if cli.json {
+            println!(
+                "{}",
+                serde_json::json!({ "ok": false, "problems": [{ "file": error.path, "message": error.to_string(), "severity": "error" }] })
+            );
+        } else {
+            eprintln!("error: {error}");
+        }
+        CONFIGURATION
+    })?;
+    match config::plan(loaded) {
+        (Ok(plan), problems, files) => Ok((plan, problems, files)),
+        (Err(()), problems, files) => {
+            report(cli, &problems, &files);
+            Err(CONFIGURATION)
+        }
+    }
+}
+
+/// Text for people on stderr, JSON for programs on stdout.
+fn report(cli: &Cli, problems: &[crate::tree::Problem], files: &[problem::File]) {
+    if cli.json {
+        println!("{}", problem::json(problems, files));
+    } else {
+        eprint!("{}", problem::text(problems, files, std::io::stderr().is_terminal()));
+    }
+}

@@ -1,0 +1,242 @@
+//! The report: every problem with file, line, column, an underlined snippet and a cure; or the same as JSON (ruling B11).
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde_json::json;
+
+use crate::tree::{Node, Place, Problem, Severity, Value};
+
+/// Keys whose values a snippet never shows (ruling A23), and those that hold a secret inside another scheme.
+const SECRET_KEYS: [&str; 18] = [
+    "password",
+    "token",
+    "secret",
+    "client_secret",
+    "secret_access_key",
+    "session_token",
+    "consumer_secret",
+    "token_secret",
+    "private_key",
+    "refresh_token",
+    "value",
+    "key",
+    "master_key",
+    "client_assertion",
+    "bearer",
+    "username",
+    "secrets",
+    "authorization",
+];
+
+/// A file as the report needs it.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its name, as the operator wrote it.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    /// Its tree, where it has one.
+    pub tree: Option<Node>,
+}
+
+/// The report for people. `colour` only on a terminal.
+pub fn text(problems: &[Problem], files: &[File], colour: bool) -> String {
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    let mut report = String::new();
+    for problem in problems {
+        let level = match problem.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(&problem.message);
+        let (source, name) = match files.get(usize::from(problem.place.file)) {
+            Some(file) => (blanked(file), file.name.as_str()),
+            None => (String::new(), "?"),
+        };
+        let group = if source.is_empty() || problem.place.line == 0 {
+            report.push_str(&format!("{name}: "));
+            annotate_snippets::Group::with_title(title)
+        } else {
+            let span = span(&source, problem.place);
+            title.element(Snippet::source(source.as_str()).path(name).annotation(AnnotationKind::Primary.span(span)))
+        };
+        let group = if problem.hint.is_empty() { group } else { group.element(Level::HELP.message(&problem.hint)) };
+        report.push_str(&renderer.render(&[group]).to_string());
+        report.push_str("\n\n");
+    }
+    let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    if errors > 0 {
+        report.push_str(&format!("{errors} {}; nothing was started\n", if errors == 1 { "problem" } else { "problems" }));
+    }
+    report
+}
+
+/// The report for programs.
+pub fn json(problems: &[Problem], files: &[File]) -> serde_json::Value {
+    let ok = problems.iter().all(|p| p.severity == Severity::Warning);
+    let rows: Vec<serde_json::Value> = problems
+        .iter()
+        .map(|p| {
+            let file = files.get(usize::from(p.place.file));
+            json!({
+                "file": file.map(|f| f.name.as_str()),
+                "line": p.place.line,
+                "column": p.place.column,
+                "path": file.and_then(|f| f.tree.as_ref()).map(|tree| path(tree, p.place)).unwrap_or_default(),
+                "message": p.message,
+                "hint": p.hint,
+                "severity": match p.severity { Severity::Error => "error", Severity::Warning => "warning" },
+            })
+        })
+        .collect();
+    json!({ "ok": ok, "problems": rows })
+}
+
+/// The first line of the place, on character boundaries: a problem with a long block underlines its beginning.
+fn span(source: &str, place: Place) -> std::ops::Range<usize> {
+    let start = source.floor_char_boundary((place.start as usize).min(source.len()));
+    let line_end = source[start..].find('\n').map_or(source.len(), |n| start + n);
+    let end = source.floor_char_boundary((place.end as usize).min(line_end));
+    start..end.max(start)
+}
+
+/// The text with every value blanked that may be a secret, so that no snippet shows one. Lengths stay.
+fn blanked(file: &File) -> String {
+    let Some(tree) = &file.tree else { return blanked_lines(&file.text) };
+    let mut bytes = file.text.clone().into_bytes();
+    blank(tree, false, &mut bytes);
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn blank(node: &Node, secret: bool, bytes: &mut [u8]) {
+    match &node.value {
+        Value::Map(entries) => {
+            for entry in entries {
+                let own = SECRET_KEYS.iter().any(|k| entry.key.eq_ignore_ascii_case(k));
+                blank(&entry.node, secret || own, bytes);
+            }
+        }
+        Value::List(items) => items.iter().for_each(|n| blank(n, secret, bytes)),
+        _ if !secret => {}
+        _ => {
+            let range = node.place.start as usize..node.place.end as usize;
+            let is_reference = bytes.get(range.clone()).is_some_and(|b| b.windows(2).any(|w| w == b"${"));
+            if let Some(value) = bytes.get_mut(range).filter(|_| !is_reference) {
+                value.iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = b'*');
+            }
+        }
+    }
+}
+
+/// A file that is no YAML has no tree: whatever stands behind a colon of a line with a telling key is blanked.
+fn blanked_lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let telling = SECRET_KEYS.iter().any(|k| line.to_ascii_lowercase().contains(k)) && !line.contains("${");
+        match line.find(':').filter(|_| telling) {
+            Some(colon) => {
+                out.push_str(&line[..=colon]);
+                let blank = |c: char| if c == '\n' || c == ' ' { c.to_string() } else { "*".repeat(c.len_utf8()) };
+                out.extend(line[colon + 1..].chars().map(blank));
+            }
+            None => out.push_str(line),
+        }
+    }
+    out
+}
+
+/// The way to the node or key at a place: `resources.github.auth.bearer.token`, lists as `[0]`.
+fn path(tree: &Node, place: Place) -> String {
+    let mut path = String::new();
+    let mut node = tree;
+    'down: loop {
+        match &node.value {
+            Value::Map(entries) => {
+                for entry in entries {
+                    let inside = entry.place.start <= place.start && place.start <= entry.node.place.end.max(entry.place.end);
+                    if inside {
+                        if !path.is_empty() {
+                            path.push('.');
+                        }
+                        path.push_str(&entry.key);
+                        if place == entry.place {
+                            return path;
+                        }
+                        node = &entry.node;
+                        continue 'down;
+                    }
+                }
+            }
+            Value::List(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    if item.place.start <= place.start && place.start < item.place.end.max(item.place.start + 1) {
+                        path.push_str(&format!("[{at}]"));
+                        node = item;
+                        continue 'down;
+                    }
+                }
+            }
+            _ => {}
+        }
+        return path;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Problems;
+
+    fn file(text: &str) -> File {
+        let tree = super::super::raw::parse(text, 0, &Problems::default());
+        File { name: "postern.yaml".into(), text: text.into(), tree }
+    }
+
+    fn problem(file: &File, what: &str) -> Problem {
+        let start = file.text.find(what).unwrap();
+        let line = file.text[..start].matches('\n').count() as u32 + 1;
+        let column = file.text[..start].rsplit('\n').next().unwrap().chars().count() as u32 + 1;
+        let place = Place { file: 0, line, column, start: start as u32, end: (start + what.len()) as u32 };
+        Problem { place, message: "wrong".into(), hint: "right".into(), severity: Severity::Error }
+    }
+
+    #[test]
+    fn a_problem_shows_its_line_and_its_cure() {
+        let file = file("a:\n  ä: { bcd: 1 }\n");
+        let report = text(&[problem(&file, "bcd")], std::slice::from_ref(&file), false);
+        for part in ["error: wrong", "postern.yaml:2:8", "bcd: 1", "^^^", "help: right", "1 problem"] {
+            assert!(report.contains(part), "{part} in {report}");
+        }
+    }
+
+    #[test]
+    fn the_path_leads_to_the_key() {
+        let file = file("resources:\n  a:\n    auth: { bearer: { tokn: x } }\n    routes: [ { path: /a }, { pth: /b } ]\n");
+        let paths: Vec<String> = ["tokn", "pth", "x }"]
+            .iter()
+            .map(|what| json(&[problem(&file, what)], std::slice::from_ref(&file))["problems"][0]["path"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(paths, ["resources.a.auth.bearer.tokn", "resources.a.routes[1].pth", "resources.a.auth.bearer.tokn"]);
+    }
+
+    #[test]
+    fn no_snippet_shows_a_literal_secret() {
+        for text_of in [
+            "auth: { bearer: { token: hunter2hunter2, x: 1 } }\n",
+            "auth: { bearer: hunter2hunter2, x: 1 }\n",
+            "a: { password: [hunter2hunter2], x: 1 }\n",
+            "secrets: { any: hunter2hunter2 }\nx: 1\n",
+            "a: { password: \"hunter2hunter2\", x: 1 \n",
+            "password: |\n  hunter2hunter2\nx: 1\n",
+        ] {
+            let file = file(text_of);
+            let report = text(&[problem(&file, "x"), problem(&file, &text_of[..3])], std::slice::from_ref(&file), false);
+            assert!(!report.contains("hunter2"), "{report}");
+        }
+    }
+
+    #[test]
+    fn references_are_shown() {
+        let file = file("auth: { bearer: { token: \"${env:T}\" } }\n");
+        assert!(text(&[problem(&file, "token")], std::slice::from_ref(&file), false).contains("${env:T}"));
+    }
+}

@@ -1,0 +1,332 @@
+//! Resolves `${…}` on the tree: secrets from the environment and from files, plain variables from `vars`. What a secret
+//! has touched becomes one. Resolution happens once; what a value holds is never resolved again.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+use crate::tree::{Entry, Node, Place, Problems, Unresolved, Value, closest};
+
+/// Largest file that a reference may name.
+pub const FILE_MAX: u64 = 1 << 20;
+
+/// Where values come from.
+pub trait Sources {
+    /// A variable of the environment.
+    fn env(&self, name: &str) -> Option<String>;
+
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// Why it cannot be read, without its content.
+    fn file(&self, path: &Path) -> Result<String, String>;
+}
+
+/// The process's environment and the file system.
+#[derive(Debug)]
+pub struct System;
+
+impl Sources for System {
+    #[expect(clippy::disallowed_methods, reason = "this is where references read the environment")]
+    fn env(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &Path) -> Result<String, String> {
+        let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+        if size > FILE_MAX {
+            return Err("it is larger than 1MiB".into());
+        }
+        let bytes = Zeroizing::new(std::fs::read(path).map_err(|e| e.to_string())?);
+        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| "it is not UTF-8".into())
+    }
+}
+
+/// Resolves everything in a file's tree. `folder` is where its relative paths begin.
+pub fn resolve(root: &mut Node, folder: &Path, sources: &dyn Sources, problems: &Problems) {
+    let mut resolver = Resolver { folder, sources, problems, vars: HashMap::new(), files: Vec::new() };
+    resolver.take_vars(root);
+    let Value::Map(entries) = &mut root.value else { return };
+    for entry in entries {
+        match &*entry.key {
+            "vars" => {}
+            "resources" => resolver.resources(&mut entry.node),
+            _ => resolver.node(&mut entry.node),
+        }
+    }
+}
+
+struct Resolver<'r> {
+    folder: &'r Path,
+    sources: &'r dyn Sources,
+    problems: &'r Problems,
+    vars: HashMap<Box<str>, Value>,
+    files: Vec<PathBuf>,
+}
+
+impl Resolver<'_> {
+    /// Resolves `vars` of this map and makes them known. They may name the environment and files, not one another.
+    fn take_vars(&mut self, node: &mut Node) -> Vec<(Box<str>, Option<Value>)> {
+        let Value::Map(entries) = &mut node.value else { return Vec::new() };
+        let Some(vars) = entries.iter_mut().find(|e| &*e.key == "vars") else { return Vec::new() };
+        let Value::Map(vars) = &mut vars.node.value else { return Vec::new() };
+        let outer = self.vars.clone();
+        let mut shadowed = Vec::new();
+        for Entry { key, node, .. } in vars {
+            self.node(node);
+            shadowed.push((key.clone(), outer.get(key).cloned()));
+        }
+        let Some(vars) = entries.iter().find(|e| &*e.key == "vars") else { return shadowed };
+        for entry in vars.node.entries() {
+            self.vars.insert(entry.key.clone(), entry.node.value.clone());
+        }
+        shadowed
+    }
+
+    fn resources(&mut self, node: &mut Node) {
+        let Value::Map(entries) = &mut node.value else { return self.node(node) };
+        for entry in entries {
+            let shadowed = self.take_vars(&mut entry.node);
+            if let Value::Map(keys) = &mut entry.node.value {
+                keys.iter_mut().filter(|e| &*e.key != "vars").for_each(|e| self.node(&mut e.node));
+            }
+            for (name, outer) in shadowed {
+                match outer {
+                    Some(value) => self.vars.insert(name, value),
+                    None => self.vars.remove(&name),
+                };
+            }
+        }
+    }
+
+    fn node(&mut self, node: &mut Node) {
+        match &mut node.value {
+            Value::List(items) => items.iter_mut().for_each(|n| self.node(n)),
+            Value::Map(entries) => {
+                for entry in entries {
+                    if entry.key.contains("${") {
+                        self.problems.error(entry.place, "a key cannot hold a reference", "");
+                    }
+                    self.node(&mut entry.node);
+                }
+            }
+            Value::Text(text) if text.contains("${") => {
+                let text = std::mem::take(text);
+                node.value = self.text(&text, node.place);
+            }
+            _ => {}
+        }
+    }
+
+    /// Resolves all references of one text. A text that is exactly one `${var:}` keeps the variable's own type.
+    fn text(&mut self, text: &str, place: Place) -> Value {
+        let mut out = Zeroizing::new(String::new());
+        let mut secret = false;
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            if rest[..at].ends_with('$') {
+                out.push_str(&rest[..at - 1]);
+                out.push_str("${");
+                rest = &rest[at + 2..];
+                continue;
+            }
+            out.push_str(&rest[..at]);
+            let Some(end) = rest[at..].find('}') else {
+                return unresolved("a reference lacks its closing brace", "${env:NAME}", false);
+            };
+            let reference = &rest[at + 2..at + end];
+            rest = &rest[at + end + 1..];
+            match self.reference(reference, place) {
+                Value::Secret(value) => {
+                    secret = true;
+                    out.push_str(value.expose());
+                }
+                value @ (Value::Unresolved(_) | Value::List(_) | Value::Map(_)) if out.is_empty() && rest.is_empty() => return value,
+                value @ Value::Unresolved(_) => return value,
+                value @ (Value::Null | Value::Bool(_) | Value::Number(_)) if out.is_empty() && rest.is_empty() => return value,
+                Value::Null => {}
+                Value::Bool(b) => out.push_str(&b.to_string()),
+                Value::Number(n) => out.push_str(&n),
+                Value::Text(t) => out.push_str(&t),
+                Value::List(_) | Value::Map(_) => {
+                    return unresolved(&format!("`{reference}` is no text"), "only a whole value can be a list or a map", false);
+                }
+            }
+        }
+        out.push_str(rest);
+        if secret { Value::Secret(Secret::new(std::mem::take(&mut *out))) } else { Value::Text(out.as_str().into()) }
+    }
+
+    fn reference(&mut self, reference: &str, _place: Place) -> Value {
+        let Some((kind, name)) = reference.split_once(':') else {
+            return unresolved(&format!("`${{{reference}}}` is no reference"), &format!("did you mean \"${{env:{reference}}}\"?"), false);
+        };
+        match kind {
+            "env" => self.env(name),
+            "file" => self.file(name),
+            "var" => self.var(name),
+            "exec" | "vault" | "aws-sm" => {
+                unresolved(&format!("`${{{kind}:…}}` is not built into this version"), "use ${env:NAME} or ${file:PATH}", false)
+            }
+            _ => unresolved(&format!("there is no `${{{kind}:…}}`"), &closest(kind, &["env", "file", "var"]), false),
+        }
+    }
+
+    fn env(&self, reference: &str) -> Value {
+        let (name, default) = match reference.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (reference, None),
+        };
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return unresolved(&format!("`{name}` is no name of a variable"), "${env:NAME}, ${env:NAME:-default}", false);
+        }
+        match (self.sources.env(name).filter(|v| !v.is_empty()), default) {
+            (Some(value), _) => Value::Secret(Secret::new(value)),
+            (None, Some("")) => Value::Text("".into()),
+            (None, Some(default)) => Value::Secret(Secret::new(default.to_owned())),
+            (None, None) => unresolved(
+                &format!("the environment variable {name} is not set"),
+                &format!("set it, or write ${{env:{name}:-default}}"),
+                true,
+            ),
+        }
+    }
+
+    fn file(&mut self, path: &str) -> Value {
+        let full = self.folder.join(path);
+        self.files.push(full.clone());
+        match self.sources.file(&full).map(Zeroizing::new) {
+            Err(why) => unresolved(
+                &format!("the file {path} cannot be read: {why}"),
+                "paths begin at the folder of the file that names them",
+                false,
+            ),
+            Ok(text) => {
+                let text = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+                if text.is_empty() {
+                    unresolved(&format!("the file {path} is empty"), "", true)
+                } else {
+                    Value::Secret(Secret::new(text.to_owned()))
+                }
+            }
+        }
+    }
+
+    fn var(&self, name: &str) -> Value {
+        match self.vars.get(name) {
+            Some(Value::Null) => unresolved(&format!("the variable {name} has no value"), "give it one under `vars`", true),
+            Some(value) => value.clone(),
+            None => {
+                let known: Vec<&str> = self.vars.keys().map(AsRef::as_ref).collect();
+                let hint = if known.is_empty() { "add it under `vars`".to_owned() } else { closest(name, &known) };
+                unresolved(&format!("there is no variable {name}"), &hint, true)
+            }
+        }
+    }
+}
+
+fn unresolved(message: &str, hint: &str, unset: bool) -> Value {
+    Value::Unresolved(Box::new(Unresolved { message: message.to_owned(), hint: hint.to_owned(), unset }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+
+    impl Sources for Fixed {
+        fn env(&self, name: &str) -> Option<String> {
+            match name {
+                "T" => Some("token".into()),
+                "EMPTY" => Some(String::new()),
+                "TRICKY" => Some("${env:T}{{ x }}".into()),
+                _ => None,
+            }
+        }
+
+        fn file(&self, path: &Path) -> Result<String, String> {
+            match path.to_str() {
+                Some("/conf/a") => Ok("line\n\n".into()),
+                Some("/conf/crlf") => Ok("line\r\n".into()),
+                _ => Err("no such file".into()),
+            }
+        }
+    }
+
+    fn read(text: &str) -> Node {
+        let problems = Problems::default();
+        let mut node = super::super::raw::parse(text, 0, &problems).unwrap();
+        resolve(&mut node, Path::new("/conf"), &Fixed, &problems);
+        node
+    }
+
+    fn shown(node: &Node) -> String {
+        match &node.value {
+            Value::Secret(s) => format!("secret {}", s.expose()),
+            Value::Unresolved(u) => format!("{}{} ({})", if u.unset { "unset: " } else { "" }, u.message, u.hint),
+            Value::Null => "null".into(),
+            _ => node.word().unwrap_or(node.kind()).to_owned(),
+        }
+    }
+
+    fn one(value: &str) -> String {
+        shown(read(&format!("vars: {{ region: eu, n: 5, none: ~, s: \"${{env:T}}\" }}\na: \"{value}\"\n")).get("a").unwrap())
+    }
+
+    #[test]
+    fn references_are_replaced_and_what_a_secret_touches_becomes_one() {
+        for (value, result) in [
+            ("${env:T}", "secret token"),
+            ("Bearer ${env:T}!", "secret Bearer token!"),
+            ("${env:NOPE:-d}", "secret d"),
+            ("${env:NOPE:-}", ""),
+            ("${env:EMPTY:-d}", "secret d"),
+            ("${var:region}-1", "eu-1"),
+            ("${var:n}", "5"),
+            ("${var:s}x", "secret tokenx"),
+            ("$${env:T}", "${env:T}"),
+            ("a$${x}${var:region}", "a${x}eu"),
+            ("${file:a}", "secret line\n"),
+            ("${file:crlf}", "secret line"),
+            ("$5 {x}", "$5 {x}"),
+        ] {
+            assert_eq!(one(value), result, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_never_resolved_again() {
+        assert_eq!(one("${env:TRICKY}"), "secret ${env:T}{{ x }}");
+    }
+
+    #[test]
+    fn what_cannot_be_resolved_says_what_to_do() {
+        for (value, part) in [
+            ("${env:NOPE}", "unset: the environment variable NOPE is not set"),
+            ("${env:EMPTY}", "unset: "),
+            ("${T}", "did you mean \"${env:T}\"?"),
+            ("${file:nope}", "no such file"),
+            ("${var:regoin}", "did you mean `region`?"),
+            ("${var:none}", "unset: "),
+            ("${exec:ls}", "not built"),
+            ("${vault:a#b}", "not built"),
+            ("${enf:T}", "did you mean `env`?"),
+            ("${env:T", "closing brace"),
+            ("${env:}", "no name"),
+        ] {
+            assert!(one(value).contains(part), "{value}: {}", one(value));
+        }
+    }
+
+    #[test]
+    fn a_resources_vars_lie_over_the_top_level_ones_and_end_with_it() {
+        let node =
+            read("vars: { a: top }\nresources:\n  x: { vars: { a: own }, base_url: \"${var:a}\" }\n  y: { base_url: \"${var:a}\" }\n");
+        let resources = node.get("resources").unwrap();
+        let url = |name| shown(resources.get(name).unwrap().get("base_url").unwrap());
+        assert_eq!((url("x"), url("y")), ("own".into(), "top".into()));
+    }
+}
