@@ -17,18 +17,22 @@ pub struct Target {
 impl Target {
     /// Joins a path and a query (without `?`). The caller has judged both.
     pub fn new(path: &str, query: Option<&str>) -> Self {
-        Self::below("", path, query)
+        Self::join("", path, query)
     }
 
     /// A path below a base: the base's trailing slash and the rest's leading slash become one, and nothing behind the
     /// resource is the base as written, or `/` (ruling D1).
     pub fn below(base: &str, rest: &str, query: Option<&str>) -> Self {
         let base = if rest.starts_with('/') { base.strip_suffix('/').unwrap_or(base) } else { base };
-        let root = base.is_empty() && rest.is_empty();
+        let rest = if base.is_empty() && rest.is_empty() { "/" } else { rest };
+        Self::join(base, rest, query)
+    }
+
+    fn join(base: &str, rest: &str, query: Option<&str>) -> Self {
         // Room for a parameter or two, so that appending them does not move the whole.
         let mut text = String::with_capacity(base.len() + rest.len() + query.map_or(0, |q| q.len() + 1) + 32);
         text.push_str(base);
-        text.push_str(if root { "/" } else { rest });
+        text.push_str(rest);
         let path_end = text.len();
         if let Some(query) = query {
             text.push('?');

@@ -9,12 +9,13 @@ use tokio::sync::Semaphore;
 
 use crate::config::resource::Plan;
 use crate::error::Error;
+use crate::middleware::Route;
 use crate::middleware::forward::{Forward, Timeouts};
 use crate::middleware::in_flight::InFlight;
+use crate::middleware::shape::Shape;
 use crate::middleware::sign::Sign;
 use crate::path::{self, Glob};
 use crate::secret::Mask;
-use crate::stack::{Route, Steps, resource};
 use crate::telemetry::Counts;
 
 /// All resources of one version of the configuration.
@@ -45,6 +46,19 @@ pub struct Resource {
     branches: Vec<Branch>,
 }
 
+/// The steps of one resource, outermost first. `None` passes straight through.
+#[derive(Debug)]
+pub struct Steps {
+    /// What the upstream is to see.
+    pub shape: Shape,
+    /// How many calls may be under way.
+    pub in_flight: Option<InFlight>,
+    /// What the gateway presents.
+    pub sign: Option<Sign>,
+    /// The way there.
+    pub forward: Forward,
+}
+
 #[derive(Debug)]
 struct Branch {
     path: Glob,
@@ -53,9 +67,9 @@ struct Branch {
 }
 
 impl Snapshot {
-    /// Builds what the plans say.
-    pub fn new(version: &str, plans: Vec<Plan>) -> Self {
-        let resources = plans.into_iter().map(|plan| (plan.name.as_ref().into(), Arc::new(Resource::new(plan)))).collect();
+    /// Builds what the plans say. `compose` puts the steps of a resource in order.
+    pub fn new(version: &str, plans: Vec<Plan>, compose: fn(Steps) -> Route) -> Self {
+        let resources = plans.into_iter().map(|plan| (plan.name.as_ref().into(), Arc::new(Resource::new(plan, compose)))).collect();
         Self { version: version.into(), resources, anonymous: "anonymous".into() }
     }
 
@@ -74,12 +88,12 @@ impl Snapshot {
 }
 
 impl Resource {
-    fn new(plan: Plan) -> Self {
+    fn new(plan: Plan, compose: fn(Steps) -> Route) -> Self {
         let slots = plan.limits.in_flight.map(|n| Arc::new(Semaphore::new(n)));
         let build = |variant: crate::config::resource::Variant| {
             let timeouts =
                 Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
-            resource(Steps {
+            compose(Steps {
                 shape: variant.shape,
                 in_flight: slots.clone().map(|slots| InFlight::new(slots, variant.timeouts.queue)),
                 sign: variant.auth.map(Sign::new),

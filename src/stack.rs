@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,33 +19,18 @@ use crate::call::{Call, Caller, Parts};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::middleware::audit::{Book, Closing, Ending, Open};
-use crate::middleware::forward::{Forward, Switched};
-use crate::middleware::in_flight::{self, InFlight};
-use crate::middleware::shape::Shape;
-use crate::middleware::sign::Sign;
+use crate::middleware::forward::Switched;
+use crate::middleware::in_flight;
 use crate::middleware::site::Site;
-use crate::middleware::{Answer, Next, layer, respond};
+use crate::middleware::{Answer, Route, layer, respond};
 use crate::path::{self, Target};
 use crate::record::{OpenRecord, Record};
-use crate::snapshot::{Resource, Snapshot};
+use crate::snapshot::{Resource, Snapshot, Steps};
 
 /// Longest `X-Request-Id` of a client's that is kept.
 const REQUEST_ID_MAX: usize = 128;
 /// How many names the hint of a 404 lists.
 const KNOWN_MAX: usize = 20;
-
-/// The steps of one resource, outermost first. `None` passes straight through.
-#[derive(Debug)]
-pub struct Steps {
-    /// What the upstream is to see.
-    pub shape: Shape,
-    /// How many calls may be under way.
-    pub in_flight: Option<InFlight>,
-    /// What the gateway presents.
-    pub sign: Option<Sign>,
-    /// The way there.
-    pub forward: Forward,
-}
 
 /// Everything a call to one resource passes through, first to last (ruling H8).
 pub fn resource(steps: Steps) -> Route {
@@ -64,38 +48,6 @@ pub fn resource(steps: Steps) -> Route {
             // reflect: looks for the credential just sent, so it must know it.
             .service(steps.forward),
     )
-}
-
-/// A resource's stack behind one box, so that all resources have the same type.
-pub struct Route(Box<dyn Run>);
-
-trait Run: Send + Sync {
-    fn run(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + '_>>;
-}
-
-struct Running<S>(S);
-
-impl<S: Next + Send + Sync> Run for Running<S> {
-    fn run(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + '_>> {
-        Box::pin(self.0.run(call))
-    }
-}
-
-impl Route {
-    fn new<S: Next + Send + Sync>(service: S) -> Self {
-        Self(Box::new(Running(service)))
-    }
-
-    /// Runs a call through the stack.
-    pub async fn run(&self, call: Call) -> Answer {
-        self.0.run(call).await
-    }
-}
-
-impl std::fmt::Debug for Route {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Route")
-    }
 }
 
 /// A request as the server hands it over.

@@ -7,6 +7,7 @@ use crate::audit::Audit;
 use crate::config::listen::Log;
 use crate::server;
 use crate::snapshot::Snapshot;
+use crate::stack;
 
 /// Runs the gateway until it is told to end, and returns the exit code.
 pub fn run(cli: &Cli) -> u8 {
@@ -23,7 +24,7 @@ pub fn run(cli: &Cli) -> u8 {
         Ok(audit) => audit,
         Err(error) => return failed(&error),
     };
-    let snapshot = Snapshot::new(&plan.version, plan.resources);
+    let snapshot = Snapshot::new(&plan.version, plan.resources, stack::resource);
     match server::run(plan.listening, snapshot, audit) {
         Ok(()) => 0,
         Err(error) => failed(&error),

@@ -221,7 +221,11 @@ impl Reader<'_> {
     ) -> Option<Branch> {
         let fields = Fields::of(node, "a route: a map with `path`", self.problems)?;
         let path = fields.need("path").and_then(|n| n.text(self.problems).and_then(|text| glob(&text, n.place, self.problems)));
-        let methods = fields.items("methods").iter().filter_map(|n| method(n, self.problems)).collect();
+        let mut methods: Vec<Method> = fields.items("methods").iter().filter_map(|n| method(n, self.problems)).collect();
+        // GET covers HEAD (ruling D32).
+        if methods.contains(&Method::GET) {
+            methods.push(Method::HEAD);
+        }
         fields.unbuilt_all(&UNBUILT_IN_ROUTES);
         let timeouts = self::timeouts(&fields, timeouts, self.problems);
         let shape = shape.clone().and_then(|shape| shape.overlay(&fields, self.problems));
@@ -235,7 +239,6 @@ fn glob(text: &str, place: Place, problems: &Problems) -> Option<Glob> {
     Glob::parse(text).map_err(|why| problems.error(place, why, "a path below the resource: `/repos/**`")).ok()
 }
 
-/// A method; GET covers HEAD (ruling D32), which the caller of this list sees to by adding it.
 fn method(node: &Node, problems: &Problems) -> Option<Method> {
     let text = node.text(problems)?;
     match Method::from_bytes(text.as_bytes()) {

@@ -91,3 +91,36 @@ impl<M: Step, S: Next> Service<Call> for Stepped<M, S> {
         Box::pin(async move { this.0.handle(call, &this.1).await })
     }
 }
+
+/// A resource's stack behind one box, so that all resources have the same type.
+pub struct Route(Box<dyn Run>);
+
+trait Run: Send + Sync {
+    fn run(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + '_>>;
+}
+
+struct Running<S>(S);
+
+impl<S: Next + Send + Sync> Run for Running<S> {
+    fn run(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + '_>> {
+        Box::pin(self.0.run(call))
+    }
+}
+
+impl Route {
+    /// Boxes a stack.
+    pub fn new<S: Next + Send + Sync>(service: S) -> Self {
+        Self(Box::new(Running(service)))
+    }
+
+    /// Runs a call through the stack.
+    pub async fn run(&self, call: Call) -> Answer {
+        self.0.run(call).await
+    }
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Route")
+    }
+}

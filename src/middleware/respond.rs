@@ -50,7 +50,12 @@ pub fn reply(error: &Error, id: &str, resource: Option<&str>) -> Response<Body> 
             headers.insert(ALLOW, HeaderValue::from_static(FORWARDED_METHODS));
         }
         // What is left of the request is not worth reading, or cannot be told from the next one.
-        Error::SlowHead | Error::SlowBody | Error::BodyTooLarge(..) | Error::HeadersTooLarge(_) | Error::Draining => {
+        Error::BadRequest(..)
+        | Error::SlowHead
+        | Error::SlowBody
+        | Error::BodyTooLarge(..)
+        | Error::HeadersTooLarge(_)
+        | Error::Draining => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}
