@@ -39,7 +39,7 @@ pub fn write(record: &Record, redact: &Redact, everywhere: &Mask, stamp: &mut St
     let mut line = Line { out, masks: [Some(everywhere), record.mask.as_deref()] };
     line.text("id", &record.id, SHORT_MAX);
     line.maybe("trace", record.trace.as_deref());
-    line.text("client", &record.client, SHORT_MAX);
+    line.plain("client", &record.client);
     line.maybe("resource", record.resource.as_deref());
     line.maybe("environment", record.environment.as_deref());
     if let Some(method) = &record.method {
@@ -53,7 +53,7 @@ pub fn write(record: &Record, redact: &Redact, everywhere: &Mask, stamp: &mut St
         }
     }
     line.number("status", u64::from(record.status));
-    line.text("answered_by", record.answered_by.word(), SHORT_MAX);
+    line.plain("answered_by", record.answered_by.word());
     line.maybe("decision", record.decision);
     line.maybe("rule", record.rule.as_deref());
     line.timings(&record.timings);
@@ -61,7 +61,7 @@ pub fn write(record: &Record, redact: &Redact, everywhere: &Mask, stamp: &mut St
     line.number("bytes_in", record.bytes_in);
     line.number("bytes_out", record.bytes_out);
     line.maybe("credential", record.credential.as_deref());
-    line.text("config", &record.config, SHORT_MAX);
+    line.plain("config", &record.config);
     line.maybe("error", record.error);
     out.extend_from_slice(b"}\n");
 }
@@ -85,8 +85,16 @@ impl Line<'_> {
 
     fn maybe(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
-            self.text(key, value, SHORT_MAX);
+            self.plain(key, value);
         }
+    }
+
+    /// A text of the gateway's own making: a name, a word, a fingerprint. No secret can stand in it.
+    fn plain(&mut self, key: &str, value: &str) {
+        self.key(key);
+        self.out.push(b'"');
+        escape(&value[..value.floor_char_boundary(SHORT_MAX)], self.out);
+        self.out.push(b'"');
     }
 
     fn text(&mut self, key: &str, value: &str, most: usize) {

@@ -1,8 +1,8 @@
 //! The last step: sends the call over a pooled connection and streams the answer back, under `timeouts` and
 //! `limits.response_body`. Retrying is not done here, save what the pool may resend unseen (ruling D19).
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ impl Inner {
                 gate.open();
             });
         }
-        let (mut response, lease) = self.send(request, deadline, &record).await?;
+        let (mut response, lease) = self.send(request, &record).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(response, lease, asked, upgrade);
         }
@@ -132,41 +132,26 @@ impl Inner {
     }
 
     /// Sends, and waits for the head of the answer.
-    async fn send(
-        &self,
-        request: Request<Body>,
-        deadline: Option<Instant>,
-        record: &OpenRecord,
-    ) -> Result<(Response<Incoming>, Lease<Body>), Error> {
+    async fn send(&self, request: Request<Body>, record: &OpenRecord) -> Result<(Response<Incoming>, Lease<Body>), Error> {
         let sent = Instant::now();
-        let mut alarm = Alarm::default();
-        let mut limit = sent + self.timeouts.head;
+        let mut limit = None;
         let mut moved = 0;
         let mut stats = net::Stats::default();
         let pool = net::here();
-        let result = {
-            let mut sending = pin!(pool.send(&self.upstream, request, &mut stats));
-            poll_fn(|cx| {
-                loop {
-                    if let Poll::Ready(answer) = sending.as_mut().poll(cx) {
-                        return Poll::Ready(answer);
-                    }
-                    let next = deadline.map_or(limit, |deadline| deadline.min(limit));
-                    ready!(alarm.poll(next, cx));
-                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        return Poll::Ready(Err(Error::Timeout(Stage::Total)));
-                    }
-                    // A body that still moves is no silence: only an upstream that neither reads nor answers is.
-                    let now = record.borrow().bytes_in;
-                    if now == moved {
-                        return Poll::Ready(Err(Error::Timeout(Stage::Head)));
-                    }
-                    moved = now;
-                    limit = Instant::now() + self.timeouts.head;
+        let patience = |alarm: &mut Alarm, cx: &mut Context<'_>| {
+            loop {
+                let limit = limit.get_or_insert_with(|| Instant::now() + self.timeouts.head);
+                ready!(alarm.poll(*limit, cx));
+                // A body that still moves is no silence: only an upstream that neither reads nor answers is.
+                let now = record.borrow().bytes_in;
+                if now == moved {
+                    return Poll::Ready(Error::Timeout(Stage::Head));
                 }
-            })
-            .await
+                moved = now;
+                *limit = Instant::now() + self.timeouts.head;
+            }
         };
+        let result = pool.send(&self.upstream, request, &mut stats, patience).await;
         let mut record = record.borrow_mut();
         record.attempts += stats.attempts.max(1);
         record.timings.queue += micros(stats.queue);

@@ -8,12 +8,14 @@ mod origin;
 pub mod pool;
 pub mod tls;
 mod tunnel;
+mod wire;
 
 pub use cidr::Cidr;
 pub use failure::broken_body;
 pub use origin::Origin;
 pub use pool::{Lease, Pool, Stats, Upstream};
 pub use tunnel::{Bytes, tunnel};
+pub use wire::poll_write_pieces;
 
 use crate::body::Body;
 

@@ -3,9 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,7 +21,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::dial::{self, Connected};
+use super::wire::Wire;
 use super::{failure, tls};
+use crate::body::Alarm;
 use crate::error::{Breach, Error};
 use crate::net::Origin;
 use crate::tree::{Fields, Node, Problems, Value};
@@ -144,6 +149,8 @@ struct Connection<B> {
     task: AbortHandle,
     born: Instant,
     rested: Instant,
+    /// Kept with the connection, so that its timer is made once and not for each request.
+    alarm: Alarm,
 }
 
 /// A connection that is being used. Dropped without [`Lease::done`] it is cut, so that the upstream sees that nobody
@@ -253,6 +260,7 @@ where
     /// Sends a request and waits for the head of the answer. A request that no byte of was sent goes out again on
     /// another connection; one that died on a reused connection before any byte of an answer does so once, if it is
     /// safe and has no body (ruling D19).
+    /// While there is no answer `patience` is asked how long that may go on.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -261,6 +269,7 @@ where
         upstream: &Arc<Upstream>,
         mut request: Request<B>,
         stats: &mut Stats,
+        mut patience: impl FnMut(&mut Alarm, &mut Context<'_>) -> Poll<Error>,
     ) -> Result<(Response<Incoming>, Lease<B>), Error> {
         let mut unsent = 0;
         loop {
@@ -268,7 +277,19 @@ where
             let mut lease = Lease { pool: self.clone(), upstream: upstream.clone(), connection: Some(connection) };
             let again = if reused { copy(&request) } else { None };
             let Some(connection) = &mut lease.connection else { return Err(Error::Internal("a lease without a connection".into())) };
-            let result = connection.sender.try_send_request(request).await;
+            let mut sending = pin!(connection.sender.try_send_request(request));
+            let alarm = &mut connection.alarm;
+            let result = poll_fn(|cx| match sending.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(Ok(result)),
+                Poll::Pending => patience(alarm, cx).map(Err),
+            });
+            let result = match result.await {
+                Ok(result) => result,
+                Err(error) => {
+                    stats.attempts += 1;
+                    return Err(error);
+                }
+            };
             let mut failed = match result {
                 Ok(response) => {
                     stats.attempts += 1;
@@ -356,8 +377,8 @@ where
         let (give, given) = tokio::sync::oneshot::channel();
         tokio::task::spawn_local(async move {
             let opened = match dial::dial(&upstream.origin, upstream.tls.as_ref(), upstream.connect).await {
-                Ok(Connected::Plain(stream)) => handshake(TokioIo::new(stream), permit).await,
-                Ok(Connected::Tls(stream)) => handshake(TokioIo::new(stream), permit).await,
+                Ok(Connected::Plain(stream)) => handshake(TokioIo::new(Wire(stream)), permit).await,
+                Ok(Connected::Tls(stream)) => handshake(TokioIo::new(Wire(stream)), permit).await,
                 Err(error) => Err(error),
             };
             if let Err(Ok(connection)) = give.send(opened) {
@@ -405,7 +426,7 @@ where
         }
     });
     let now = Instant::now();
-    Ok(Connection { sender, task: task.abort_handle(), born: now, rested: now })
+    Ok(Connection { sender, task: task.abort_handle(), born: now, rested: now, alarm: Alarm::default() })
 }
 
 /// A copy of a request that may be sent twice: safe, and without a body.

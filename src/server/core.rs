@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_local;
 
-use super::connection;
+use super::connection::{self, Drain};
 use super::edge::Limits;
 use crate::clock::Clock;
 use crate::middleware::audit::Book;
@@ -67,6 +67,7 @@ struct Core {
     connections: Arc<Semaphore>,
     doors: Vec<Door>,
     drain: watch::Receiver<bool>,
+    connected: Rc<Drain>,
     patience: Duration,
     live: Rc<tokio::sync::Notify>,
     count: std::cell::Cell<usize>,
@@ -87,6 +88,7 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
             connections: setup.connections,
             doors: setup.doors,
             drain: setup.drain,
+            connected: Rc::default(),
             patience: setup.patience,
             live: Rc::default(),
             count: std::cell::Cell::new(0),
@@ -96,6 +98,14 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
             async move { audit.flush_every().await }
         });
         let sweeper = spawn_local(async { net::here().sweep_every().await });
+        let drainer = spawn_local({
+            let core = core.clone();
+            async move {
+                let mut drain = core.drain.clone();
+                let _ = drain.wait_for(|draining| *draining).await;
+                core.connected.begin();
+            }
+        });
         let mut accepting = Vec::new();
         for (socket, door) in setup.sockets {
             let listener = TcpListener::from_std(socket)?;
@@ -108,6 +118,7 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
         while core.count.get() > 0 {
             core.live.notified().await;
         }
+        drainer.abort();
         flusher.abort();
         sweeper.abort();
         audit.flush();
@@ -172,7 +183,7 @@ impl Core {
                         let peer = Peer { ip: None, tls: false, loopback: false };
                         let this = self.clone();
                         self.clone().track(permit, async move {
-                            connection::serve(stream, peer, this.limits, this.gateway.clone(), this.drain.clone()).await
+                            connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone()).await
                         });
                     }
                 }
@@ -186,10 +197,10 @@ impl Core {
         let this = self.clone();
         self.track(permit, async move {
             let Some(tls) = tls else {
-                return connection::serve(stream, peer, this.limits, this.gateway.clone(), this.drain.clone()).await;
+                return connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone()).await;
             };
             match tokio::time::timeout(this.limits.header, tls.accept(stream)).await {
-                Ok(Ok(stream)) => connection::serve(stream, peer, this.limits, this.gateway.clone(), this.drain.clone()).await,
+                Ok(Ok(stream)) => connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone()).await,
                 Ok(Err(error)) => tracing::debug!("a client's TLS handshake failed: {error}"),
                 Err(_) => tracing::debug!("a client's TLS handshake took too long"),
             }
