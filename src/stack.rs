@@ -168,7 +168,9 @@ impl Gateway {
         let call = self.call(request, rest, peer, &resource, &open.record)?;
         let answer = match resource.total {
             // The bodies keep the deadline themselves; here it bounds the time until there is a head.
-            Some(total) => tokio::time::timeout(total, route.run(call)).await.unwrap_or(Err(Error::Timeout(crate::error::Stage::Total))),
+            Some(total) => {
+                Box::pin(tokio::time::timeout(total, route.run(call))).await.unwrap_or(Err(Error::Timeout(crate::error::Stage::Total)))
+            }
             None => route.run(call).await,
         };
         if answer.is_ok() {

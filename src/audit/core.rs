@@ -81,6 +81,10 @@ impl CoreAudit {
         if self.0.audit.config.on_full == OnFull::Drop {
             return Ok(Room { core: self.clone(), size: 0, kept: false });
         }
+        Box::pin(self.wait(size, patience)).await
+    }
+
+    async fn wait(&self, size: usize, patience: Duration) -> Result<Room, Error> {
         // What is buffered goes out now: waiting for its second to end would only be slower.
         self.flush();
         let waited = tokio::time::timeout(patience, async {

@@ -82,7 +82,7 @@ impl Open {
         let durable = self.book.audit.durable() && self.room.is_some();
         let empty = response.body().is_end_stream() || bodiless(response.status());
         if durable && empty {
-            self.close_durable().await?;
+            Box::pin(self.close_durable()).await?;
         }
         Ok(response.map(|body| Closing::new(body, Some(self), durable && !empty)))
     }

@@ -45,7 +45,8 @@ pub async fn acquire(slots: &Arc<Semaphore>, patience: Duration, what: &'static 
     match slots.clone().try_acquire_owned() {
         Ok(permit) => Ok(permit),
         Err(TryAcquireError::Closed) => Err(Error::Draining),
-        Err(TryAcquireError::NoPermits) => match tokio::time::timeout(patience, slots.clone().acquire_owned()).await {
+        // Boxed, because every call's future would otherwise have to have room for a wait that hardly ever happens.
+        Err(TryAcquireError::NoPermits) => match Box::pin(tokio::time::timeout(patience, slots.clone().acquire_owned())).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Error::Draining),
             Err(_) => Err(Error::Overloaded(what.into())),

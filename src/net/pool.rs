@@ -216,6 +216,13 @@ impl<B> Pool<B> {
         Some(connection)
     }
 
+    fn give_back(&self, upstream: &Upstream, connection: Connection<B>) {
+        if let Some(shelf) = self.0.idle.borrow_mut().get_mut(&upstream.id) {
+            shelf.connections.push(connection);
+            self.0.count.set(self.0.count.get() + 1);
+        }
+    }
+
     /// Closes what has idled or lived too long, and what others wait for.
     pub fn sweep(&self) {
         if self.0.count.get() == 0 {
@@ -273,7 +280,11 @@ where
     ) -> Result<(Response<Incoming>, Lease<B>), Error> {
         let mut unsent = 0;
         loop {
-            let (connection, reused) = self.connection(upstream, stats).await?;
+            // Boxed, because every call's future would otherwise have to have room for a dial.
+            let (connection, reused) = match self.ready(upstream) {
+                Some(connection) => (connection, true),
+                None => Box::pin(self.connection(upstream, stats)).await?,
+            };
             let mut lease = Lease { pool: self.clone(), upstream: upstream.clone(), connection: Some(connection) };
             let again = if reused { copy(&request) } else { None };
             let Some(connection) = &mut lease.connection else { return Err(Error::Internal("a lease without a connection".into())) };
@@ -322,6 +333,19 @@ where
                 }
             }
         }
+    }
+
+    /// An idle connection that is ready, of which most calls find one at once.
+    fn ready(&self, upstream: &Upstream) -> Option<Connection<B>> {
+        let connection = self.take(upstream)?;
+        if connection.sender.is_ready() && connection.born.elapsed() < upstream.config.max_age {
+            return Some(connection);
+        }
+        if !connection.sender.is_closed() {
+            // Not ready yet: whoever looks closer finds it where it was.
+            self.give_back(upstream, connection);
+        }
+        None
     }
 
     /// A connection that is ready: an idle one, a new one, or whichever comes first when the bound is reached.
