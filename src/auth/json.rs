@@ -414,7 +414,7 @@ mod tests {
 
         #[test]
         fn what_serde_refuses_is_refused_and_what_it_takes_is_taken(text in "[\\[\\]{}\",:0-9eE.+\\-\\\\ntrufalsx \n]{0,24}") {
-            let strict = serde_json::from_str::<Box<serde_json::value::RawValue>>(&text).is_ok();
+            let strict = serde_json::from_str::<serde_json::Value>(&text).is_ok();
             let ours = put(&text);
             prop_assert_eq!(strict, matches!(ours, Ok(_) | Err(Wrong::NotObject)), "{:?}", ours);
         }

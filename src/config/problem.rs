@@ -1,5 +1,7 @@
 //! The report: every problem with file, line, column, an underlined snippet and a cure; or the same as JSON (ruling B11).
 
+use std::collections::BTreeMap;
+
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::json;
 
@@ -38,36 +40,59 @@ pub struct File {
     pub tree: Option<Node>,
 }
 
+/// Warnings of one kind that are shown before the rest is only counted.
+const ALIKE_MAX: usize = 3;
+
 /// The report for people. `colour` only on a terminal.
 pub fn text(problems: &[Problem], files: &[File], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    let sources: Vec<String> = if problems.is_empty() { Vec::new() } else { files.iter().map(blanked).collect() };
     let mut report = String::new();
+    let mut alike: BTreeMap<&str, usize> = BTreeMap::new();
     for problem in problems {
-        let level = match problem.severity {
-            Severity::Error => Level::ERROR,
-            Severity::Warning => Level::WARNING,
-        };
-        let title = level.primary_title(&problem.message);
-        let (source, name) = match files.get(usize::from(problem.place.file)) {
-            Some(file) => (blanked(file), file.name.as_str()),
-            None => (String::new(), "?"),
-        };
-        let group = if source.is_empty() || problem.place.line == 0 {
-            report.push_str(&format!("{name}: "));
-            annotate_snippets::Group::with_title(title)
-        } else {
-            let span = span(&source, problem.place);
-            title.element(Snippet::source(source.as_str()).path(name).annotation(AnnotationKind::Primary.span(span)))
-        };
-        let group = if problem.hint.is_empty() { group } else { group.element(Level::HELP.message(&problem.hint)) };
-        report.push_str(&renderer.render(&[group]).to_string());
+        if problem.severity == Severity::Warning {
+            let seen = alike.entry(&problem.message).or_default();
+            *seen += 1;
+            if *seen > ALIKE_MAX {
+                continue;
+            }
+        }
+        let at = usize::from(problem.place.file);
+        let name = files.get(at).map_or("?", |file| file.name.as_str());
+        report.push_str(&render(problem, name, sources.get(at).map_or("", String::as_str), &renderer));
         report.push_str("\n\n");
+    }
+    for (message, count) in alike.iter().filter(|(_, count)| **count > ALIKE_MAX) {
+        report.push_str(&format!("warning: {message}: {} more of these\n", count - ALIKE_MAX));
     }
     let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
     if errors > 0 {
         report.push_str(&format!("{errors} {}; nothing was started\n", if errors == 1 { "problem" } else { "problems" }));
     }
     report
+}
+
+/// One problem with its line. Only that line is handed to the renderer, which would read a large file each time.
+fn render(problem: &Problem, name: &str, source: &str, renderer: &Renderer) -> String {
+    let level = match problem.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level.primary_title(&problem.message);
+    let place = problem.place;
+    let start = source.floor_char_boundary((place.start as usize).min(source.len()));
+    let line_start = source[..start].rfind('\n').map_or(0, |n| n + 1);
+    let line_end = source[start..].find('\n').map_or(source.len(), |n| start + n);
+    let line = &source[line_start..line_end];
+    let end = source.floor_char_boundary((place.end as usize).clamp(start, line_end));
+    let group = if source.is_empty() || place.line == 0 {
+        annotate_snippets::Group::with_title(title)
+    } else {
+        let span = start - line_start..end - line_start;
+        title.element(Snippet::source(line).line_start(place.line as usize).path(name).annotation(AnnotationKind::Primary.span(span)))
+    };
+    let group = if problem.hint.is_empty() { group } else { group.element(Level::HELP.message(&problem.hint)) };
+    renderer.render(&[group]).to_string()
 }
 
 /// The report for programs.
@@ -89,14 +114,6 @@ pub fn json(problems: &[Problem], files: &[File]) -> serde_json::Value {
         })
         .collect();
     json!({ "ok": ok, "problems": rows })
-}
-
-/// The first line of the place, on character boundaries: a problem with a long block underlines its beginning.
-fn span(source: &str, place: Place) -> std::ops::Range<usize> {
-    let start = source.floor_char_boundary((place.start as usize).min(source.len()));
-    let line_end = source[start..].find('\n').map_or(source.len(), |n| start + n);
-    let end = source.floor_char_boundary((place.end as usize).min(line_end));
-    start..end.max(start)
 }
 
 /// The text with every value blanked that may be a secret, so that no snippet shows one. Lengths stay.
@@ -206,6 +223,14 @@ mod tests {
         for part in ["error: wrong", "postern.yaml:2:8", "bcd: 1", "^^^", "help: right", "1 problem"] {
             assert!(report.contains(part), "{part} in {report}");
         }
+    }
+
+    #[test]
+    fn warnings_of_one_kind_are_counted_after_the_third() {
+        let file = file("a: 1\n");
+        let one = Problem { severity: Severity::Warning, ..problem(&file, "a") };
+        let report = text(&vec![one; 10_000], std::slice::from_ref(&file), false);
+        assert!(report.contains("9997 more of these") && report.matches("postern.yaml:1:1").count() == 3, "{report}");
     }
 
     #[test]
