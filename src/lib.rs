@@ -2,7 +2,13 @@
 //!
 //! The map of the house, top floor first; imports only go down (`ARCHITECTURE.md`).
 //!
-//! - [`mock`]: the sample API
+//! - [`cli`], [`server`], [`admin`], [`mock`]: the command line, the listening side, health and figures, the sample API
+//! - [`stack`], [`snapshot`]: THE order of the steps, and the live resources
+//! - [`config`]: from files to a plan, or to a report of everything that is wrong
+//! - [`middleware`]: the steps of the stack, one file each
+//! - [`auth`], [`audit`]: what the gateway presents to upstreams; the audit log
+//! - [`net`]: the way to an upstream
+//! - [`call`], [`record`], [`body`], [`error`], [`secret`], [`tree`], [`path`], [`uri`], [`clock`], [`telemetry`]: the ground
 
 pub mod admin;
 pub mod audit;

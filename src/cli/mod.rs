@@ -17,7 +17,7 @@ pub const FAILURE: u8 = 1;
 /// The configuration is wrong.
 pub const CONFIGURATION: u8 = 3;
 
-/// An authenticating reverse proxy: apps call /r/<resource>/<path>, the gateway holds the secrets.
+/// An authenticating reverse proxy: apps call `/r/<resource>/<path>`, the gateway holds the secrets.
 #[derive(Debug, Parser)]
 #[command(name = "postern", version, max_term_width = 100)]
 pub struct Cli {

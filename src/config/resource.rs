@@ -158,7 +158,9 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let auth = fields.node("auth");
     let routes = fields.items("routes");
     let reader = Reader { name, context, limits, allow_http, problems };
-    let base = base?;
+    // What is wrong with the URL must not hide what is wrong with the rest.
+    let unknown = base.is_none();
+    let base = base.or_else(|| nowhere(node.place))?;
     let variant = reader.variant(&base, shape.clone(), auth, timeouts);
     let branches = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
     fields.finish();
@@ -166,7 +168,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     // Those that stand in secret fields, and whatever else a reference has touched.
     let mut secrets: Vec<Secret> = problems.take_secrets();
     node.secrets(&mut secrets);
-    let variant = variant?;
+    let variant = variant.filter(|_| !unknown)?;
     let mask = (!secrets.is_empty()).then(|| Arc::new(Mask::new(&secrets)));
     Some(Plan {
         name: name.into(),
@@ -258,6 +260,12 @@ struct BaseUrl {
     path: String,
     text: String,
     place: Place,
+}
+
+/// Stands for a base URL that could not be read.
+fn nowhere(place: Place) -> Option<BaseUrl> {
+    let origin = net::Origin::parse("https", "nowhere.invalid").ok()?;
+    Some(BaseUrl { origin, path: String::new(), text: String::new(), place })
 }
 
 fn base_url(node: &Node, problems: &Problems) -> Option<BaseUrl> {

@@ -1,1 +1,183 @@
-//! (to be written)
+//! Wrong configurations: each ends with exit 3, and the report names the place and the cure.
+
+use std::fs;
+use std::process::Output;
+
+use crate::support::{free_port, postern, root};
+
+/// `postern check` on this text.
+fn check(text: &str, more: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postern.yaml");
+    fs::write(&file, text).unwrap();
+    postern().arg("check").arg("--config").arg(&file).args(more).env("SET", "value-of-set").output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Text, what the report must say, what it must advise.
+const WRONG: &[(&str, &str, &str)] = &[
+    ("resuorces: {}", "unknown key `resuorces`", "did you mean `resources`?"),
+    ("server: { lisen: \"127.0.0.1:1\" }", "unknown key `lisen`", "did you mean `listen`?"),
+    ("resources: { a: { base_url: http://localhost, auht: none } }", "unknown key `auht`", "did you mean `auth`?"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: { tokn: \"${env:SET}\" } } } }", "unknown key `tokn`", "did you mean `token`?"),
+    ("resources: { a: { base_url: http://localhost, timeouts: { haed: 1s } } }", "unknown key `haed`", "did you mean `head`?"),
+    ("resources: { a: {} }", "`base_url` is missing", "add `base_url"),
+    ("resources: { a: { base_url: localhost } }", "needs a scheme", "https://api.example.com/v1"),
+    ("resources: { a: { base_url: \"ftp://localhost\" } }", "neither http nor https", "https://"),
+    ("resources: { a: { base_url: \"http://localhost?a=b\" } }", "holds a query", "https://"),
+    ("resources: { a: { base_url: \"http://u:p@localhost\" } }", "holds a user", "https://"),
+    ("resources: { a: { base_url: \"http://localhost#x\" } }", "holds a fragment", "https://"),
+    ("resources: { a: { base_url: \"http://localhost:99999\" } }", "port", "https://"),
+    ("resources: { a: { base_url: \"http://localhost/../x\" } }", "path of `base_url`", "path that you mean"),
+    ("resources: { a: { base_url: [\"http://localhost\", \"http://b\"] } }", "not built", "one URL"),
+    ("resources: { Big: { base_url: http://localhost } }", "no name for a resource", "a-z"),
+    ("resources: [a]", "expected a map", ""),
+    ("resources: { a: { base_url: http://localhost, timeouts: { head: 10 } } }", "expected a duration", "did you mean `10s`?"),
+    ("resources: { a: { base_url: http://localhost, timeouts: { head: 1.5s } } }", "expected a duration", "integer and a unit"),
+    ("resources: { a: { base_url: http://localhost, limits: { request_body: 10MB } } }", "expected a size", "did you mean `10MiB`?"),
+    ("resources: { a: { base_url: http://localhost, limits: { in_flight: 0 } } }", "at least 1", ""),
+    ("resources: { a: { base_url: http://localhost, websocket: yes } }", "expected true or false", ""),
+    ("resources: { a: { base_url: http://localhost, redirects: follow } }", "one of: rewrite, pass", ""),
+    ("resources: { a: { base_url: http://localhost, auth: [] } }", "", "`auth: none`"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${env:SET}\", basic: { username: u } } } }", "basic", "list"),
+    ("resources: { a: { base_url: http://localhost, auth: bearr } }", "bearr", "bearer"),
+    ("resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: {} } } }", "not built", ""),
+    ("resources: { a: { base_url: http://localhost, auth: { digest: {} } } }", "not built", ""),
+    ("resources: { a: { base_url: http://localhost, cache: { mode: standard } } }", "`cache` is not built", "remove it"),
+    ("resources: { a: { base_url: http://localhost, retry: { attempts: 3 } } }", "`retry` is not built", "remove it"),
+    ("resources: { a: { base_url: http://localhost, preset: github } }", "`preset` is not built", "remove it"),
+    ("clients: { a: { unix: { uid: 1 } } }", "`clients` is not built", "remove it"),
+    ("store: { redis: { url: x } }", "`store` is not built", "remove it"),
+    ("audit: { chain: true }", "`chain` is not built", "remove it"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: literal-secret-text } } }", "not a literal", "${env:NAME}"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: $SET } } }", "not a reference", "did you mean \"${env:SET}\"?"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${SET}\" } } }", "no reference", "did you mean \"${env:SET}\"?"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: /run/secrets/t } } }", "not a literal", "${file:PATH}"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: { token: ${env:SET} } } } }", "must be quoted", "quote it: \"${env:SET}\""),
+    ("resources: { a: { base_url: http://localhost, headers: { X: {{ vars.x }} } } }", "`{{`", "in quotes"),
+    ("resources: { a: { base_url: http://localhost, headers: { X: \"{{ vars.x }}\" } } }", "not built", "${var:NAME}"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${env:NOT_THERE}\" } } }", "NOT_THERE is not set", "set it"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${file:nope}\" } } }", "file nope cannot be read", "folder"),
+    ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${vault:a#b}\" } } }", "not built", "${env:NAME}"),
+    ("resources: { a: { base_url: \"http://${var:hots}\" } }\nvars: { host: x }", "no variable hots", "did you mean `host`?"),
+    ("resources: { a: { base_url: http://api.example, auth: { bearer: \"${env:SET}\" } } }", "plain http", "allow_http: true"),
+    ("resources: { a: { base_url: http://localhost, headers: { Host: x } } }", "cannot be set", ""),
+    ("resources: { a: { base_url: http://localhost, headers: { \"A B\": x } } }", "no name of a header", ""),
+    ("resources: { a: { base_url: http://localhost, headers: { X: \"a\\nb\" } } }", "control character", ""),
+    ("resources: { a: { base_url: http://localhost, headers: { Authorization: x }, auth: { bearer: \"${env:SET}\" } } }", "belongs to the scheme", "remove it"),
+    ("resources: { a: { base_url: http://localhost, cookies: { a: \"b c\" } } }", "cookie", "encode"),
+    ("resources: { a: { base_url: http://localhost, forward: { headers: [Connection] } } }", "never forwarded", ""),
+    ("resources: { a: { base_url: http://localhost, tls: { ca: nope.pem } } }", "cannot be read", "PEM"),
+    ("resources: { a: { base_url: http://localhost, tls: { pin_sha256: [abc] } } }", "32 bytes", "openssl"),
+    ("resources: { a: { base_url: http://localhost, tls: { min_version: 1.1 } } }", "one of: 1.2, 1.3", ""),
+    ("resources: { a: { base_url: http://localhost, http: { versions: [2] } } }", "HTTP/2", "1.1"),
+    ("resources: { a: { base_url: http://localhost, routes: [ { path: x } ] } }", "does not begin with `/`", ""),
+    ("resources: { a: { base_url: http://localhost, routes: [ { path: /x, methods: [get] } ] } }", "not a method", "capitals"),
+    ("server: { listen: \"0.0.0.0:8080\" }", "anyone who reaches", "allow_anonymous: true"),
+    ("server: { listen: 8080 }", "no address", "127.0.0.1:8080"),
+    ("server: { limits: { headers: 128 } }", "cannot exceed 100", "headers: 100"),
+    ("admin: { listen: \"127.0.0.1:8080\" }", "taken already", "port of its own"),
+    ("audit: { sinks: [ { file: {} } ] }", "`path` is missing", "path"),
+    ("a: 1\na: 2", "is there twice", ""),
+    ("a: [1, 2", "not YAML", ""),
+    ("a: 1\n---\nb: 2", "more than one document", ""),
+];
+
+#[test]
+fn each_mistake_ends_with_exit_3_and_names_its_place_and_its_cure() {
+    assert!(WRONG.len() >= 40);
+    let mut failed = Vec::new();
+    for (text, message, hint) in WRONG {
+        let output = check(text, &[]);
+        let report = stderr(&output);
+        let placed = report.contains("postern.yaml:1:") || report.contains("postern.yaml:2:");
+        let leaked = report.contains("literal-secret-text") || report.contains("value-of-set");
+        if output.status.code() != Some(3) || !report.contains(message) || !report.contains(hint) || !placed || leaked {
+            failed.push(format!("{text}\n  wanted `{message}` and `{hint}`, found {:?}\n{report}", output.status.code()));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn six_mistakes_in_one_file_are_shown_all_six() {
+    let text = "server:\n  lisen: 1\nresources:\n  a:\n    base_url: nope\n    timeouts: { head: 10 }\n    auth: { bearer: { token: literal-secret-text, schem: x } }\n  B:\n    base_url: http://localhost\n  c:\n    base_url: http://localhost\n    cache: {}\n";
+    let output = check(text, &[]);
+    let report = stderr(&output);
+    for part in ["`lisen`", "needs a scheme", "did you mean `10s`?", "not a literal", "`schem`", "`B`", "`cache`"] {
+        assert!(report.contains(part), "{part} in\n{report}");
+    }
+    assert!(!report.contains("literal-secret-text"), "{report}");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn the_report_is_there_for_programs_too() {
+    let output = check("resources:\n  a:\n    base_url: http://localhost\n    auth: { bearer: { tokn: \"${env:SET}\" } }\n", &["--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    let unknown = report["problems"].as_array().unwrap().iter().find(|p| p["message"].as_str().unwrap().contains("tokn")).unwrap();
+    assert_eq!((unknown["line"].as_u64(), unknown["column"].as_u64(), unknown["path"].as_str()), (Some(4), Some(23), Some("resources.a.auth.bearer.tokn")));
+    assert_eq!((unknown["severity"].as_str(), unknown["hint"].as_str()), (Some("error"), Some("did you mean `token`?")));
+    assert!(unknown["file"].as_str().unwrap().ends_with("postern.yaml"));
+}
+
+#[test]
+fn a_literal_that_is_allowed_is_warned_about_and_never_shown() {
+    let output = check("allow_literal_secrets: true\nresources: { a: { base_url: http://localhost, auth: { bearer: literal-secret-text } } }", &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("warning: a secret is written into the file"));
+    assert!(!stderr(&output).contains("literal-secret-text"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ok: 1 resource"));
+}
+
+#[test]
+fn run_refuses_what_check_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, "nope: 1\n").unwrap();
+    let output = postern().arg("run").arg("--config").arg(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("unknown key `nope`"));
+}
+
+#[test]
+fn a_missing_file_is_3_a_wrong_command_line_is_2_and_a_port_in_use_is_1() {
+    assert_eq!(postern().args(["check", "--config", "/nonexistent/x.yaml"]).output().unwrap().status.code(), Some(3));
+    assert_eq!(postern().arg("chekc").output().unwrap().status.code(), Some(2));
+    let port = free_port();
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, format!("server: {{ listen: \"127.0.0.1:{port}\" }}\naudit: {{ sinks: [ {{ file: {{ path: a.jsonl }} }} ] }}\n")).unwrap();
+    let output = postern().arg("run").arg("--config").arg(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&format!("127.0.0.1:{port}: the address is in use")), "{}", stderr(&output));
+}
+
+#[test]
+fn every_file_under_config_passes() {
+    let mut files = vec![root().join("config/postern.yaml")];
+    files.extend(fs::read_dir(root().join("config/examples")).unwrap().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")));
+    assert!(files.len() > 5);
+    for file in files {
+        let variables = ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD"].map(|name| (name, "0123456789abcdef"));
+        let output = postern().arg("check").arg("--config").arg(&file).envs(variables).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}\n{}", file.display(), stderr(&output));
+    }
+}
+
+#[test]
+fn ten_thousand_resources_are_checked() {
+    let mut text = "resources:\n".to_owned();
+    for i in 0..10_000 {
+        text.push_str(&format!("  r{i}:\n    base_url: http://localhost:9/base{i}\n    headers: {{ X-A: a }}\n    auth: {{ bearer: \"${{env:SET}}\" }}\n"));
+    }
+    let output = check(&text, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ok: 10000 resources"));
+}

@@ -34,6 +34,9 @@ pub struct Config {
     browser: bool,
 }
 
+/// A name, where it stands, and what becomes of it; nothing where an unset value is left out.
+type Named<N, V> = (N, Place, Option<Rule<V>>);
+
 /// What becomes of one name.
 #[derive(Clone, Debug)]
 enum Rule<T> {
@@ -191,11 +194,11 @@ fn written<'n>(node: &'n Node, problems: &'n Problems) -> Option<Written<'n>> {
     Some(Written { value, locked, omit })
 }
 
-fn headers(node: &Node, problems: &Problems) -> Vec<(HeaderName, Place, Option<Rule<HeaderValue>>)> {
+fn headers(node: &Node, problems: &Problems) -> Vec<Named<HeaderName, HeaderValue>> {
     if Fields::of(node, "a map of header fields", problems).is_none() {
         return Vec::new();
     }
-    let mut all: Vec<(HeaderName, Place, Option<Rule<HeaderValue>>)> = Vec::new();
+    let mut all: Vec<Named<HeaderName, HeaderValue>> = Vec::new();
     for entry in node.entries() {
         let Some(name) = header_name(&entry.key, entry.place, problems) else { continue };
         if all.iter().any(|(n, ..)| *n == name) {
@@ -245,7 +248,7 @@ fn header(name: &HeaderName, node: &Node, problems: &Problems) -> Option<Option<
     Some(Some(Rule::Set { value: header, locked }))
 }
 
-fn params(node: &Node, problems: &Problems) -> Vec<(String, Place, Option<Rule<Vec<String>>>)> {
+fn params(node: &Node, problems: &Problems) -> Vec<Named<String, Vec<String>>> {
     if Fields::of(node, "a map of parameters", problems).is_none() {
         return Vec::new();
     }

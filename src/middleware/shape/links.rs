@@ -42,7 +42,7 @@ impl Links {
             return Some(self.lead(&normal(hierarchy)) + tail);
         }
         // A relative reference means the same on both sides, unless it climbs or stands where the base itself ends.
-        let climbs = hierarchy.split('/').any(|s| is_dots(s));
+        let climbs = hierarchy.split('/').any(is_dots);
         let below = path.len() > self.base.len() + 1;
         if !climbs && below {
             return None;
