@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -105,6 +105,10 @@ impl Inner {
         let gate = hold_back(&mut body, expects_continue);
         if gate.is_none() {
             headers.remove(EXPECT);
+        }
+        if matches!(body, Body::Empty) && matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+            // Some servers demand a length where a body could be (RFC 9110 section 8.6).
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         let mut request = Request::new(body);
         *request.method_mut() = method;

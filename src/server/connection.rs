@@ -74,13 +74,14 @@ where
             let refusal = watch.begin();
             let arrival = Arrival { request, peer, refusal, ending: watch.clone() };
             let (gateway, watch) = (gateway.clone(), watch.clone());
-            async move {
+            // Boxed, so that an idle connection does not keep the room of a whole request.
+            Box::pin(async move {
                 let response = gateway.answer(arrival).await;
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     watch.switch();
                 }
                 Ok::<_, Infallible>(response)
-            }
+            })
         })
     };
     let mut builder = http1::Builder::new();

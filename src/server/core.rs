@@ -195,12 +195,16 @@ impl Core {
         let Some(Door { tls, loopback }) = self.doors.get(door).cloned() else { return };
         let peer = Peer { ip: Some(ip.to_canonical()), tls: tls.is_some(), loopback };
         let this = self.clone();
+        let Some(tls) = tls else {
+            let serving = async move { connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone()).await };
+            return self.track(permit, serving);
+        };
+        // Apart from the plain one, whose connections would otherwise have to have room for all of TLS.
         self.track(permit, async move {
-            let Some(tls) = tls else {
-                return connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone()).await;
-            };
             match tokio::time::timeout(this.limits.header, tls.accept(stream)).await {
-                Ok(Ok(stream)) => connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone()).await,
+                Ok(Ok(stream)) => {
+                    Box::pin(connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone())).await
+                }
                 Ok(Err(error)) => tracing::debug!("a client's TLS handshake failed: {error}"),
                 Err(_) => tracing::debug!("a client's TLS handshake took too long"),
             }

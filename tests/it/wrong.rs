@@ -22,7 +22,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resuorces: {}", "unknown key `resuorces`", "did you mean `resources`?"),
     ("server: { lisen: \"127.0.0.1:1\" }", "unknown key `lisen`", "did you mean `listen`?"),
     ("resources: { a: { base_url: http://localhost, auht: none } }", "unknown key `auht`", "did you mean `auth`?"),
-    ("resources: { a: { base_url: http://localhost, auth: { bearer: { tokn: \"${env:SET}\" } } } }", "unknown key `tokn`", "did you mean `token`?"),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { bearer: { tokn: \"${env:SET}\" } } } }",
+        "unknown key `tokn`",
+        "did you mean `token`?",
+    ),
     ("resources: { a: { base_url: http://localhost, timeouts: { haed: 1s } } }", "unknown key `haed`", "did you mean `head`?"),
     ("resources: { a: {} }", "`base_url` is missing", "add `base_url"),
     ("resources: { a: { base_url: localhost } }", "needs a scheme", "https://api.example.com/v1"),
@@ -56,7 +60,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, auth: { bearer: $SET } } }", "not a reference", "did you mean \"${env:SET}\"?"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${SET}\" } } }", "no reference", "did you mean \"${env:SET}\"?"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: /run/secrets/t } } }", "not a literal", "${file:PATH}"),
-    ("resources: { a: { base_url: http://localhost, auth: { bearer: { token: ${env:SET} } } } }", "must be quoted", "quote it: \"${env:SET}\""),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { bearer: { token: ${env:SET} } } } }",
+        "must be quoted",
+        "quote it: \"${env:SET}\"",
+    ),
     ("resources: { a: { base_url: http://localhost, headers: { X: {{ vars.x }} } } }", "`{{`", "in quotes"),
     ("resources: { a: { base_url: http://localhost, headers: { X: \"{{ vars.x }}\" } } }", "not built", "${var:NAME}"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${env:NOT_THERE}\" } } }", "NOT_THERE is not set", "set it"),
@@ -67,7 +75,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, headers: { Host: x } } }", "cannot be set", ""),
     ("resources: { a: { base_url: http://localhost, headers: { \"A B\": x } } }", "no name of a header", ""),
     ("resources: { a: { base_url: http://localhost, headers: { X: \"a\\nb\" } } }", "control character", ""),
-    ("resources: { a: { base_url: http://localhost, headers: { Authorization: x }, auth: { bearer: \"${env:SET}\" } } }", "belongs to the scheme", "remove it"),
+    (
+        "resources: { a: { base_url: http://localhost, headers: { Authorization: x }, auth: { bearer: \"${env:SET}\" } } }",
+        "belongs to the scheme",
+        "remove it",
+    ),
     ("resources: { a: { base_url: http://localhost, cookies: { a: \"b c\" } } }", "cookie", "encode"),
     ("resources: { a: { base_url: http://localhost, forward: { headers: [Connection] } } }", "never forwarded", ""),
     ("resources: { a: { base_url: http://localhost, tls: { ca: nope.pem } } }", "cannot be read", "PEM"),
@@ -121,14 +133,18 @@ fn the_report_is_there_for_programs_too() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["ok"], false);
     let unknown = report["problems"].as_array().unwrap().iter().find(|p| p["message"].as_str().unwrap().contains("tokn")).unwrap();
-    assert_eq!((unknown["line"].as_u64(), unknown["column"].as_u64(), unknown["path"].as_str()), (Some(4), Some(23), Some("resources.a.auth.bearer.tokn")));
+    assert_eq!(
+        (unknown["line"].as_u64(), unknown["column"].as_u64(), unknown["path"].as_str()),
+        (Some(4), Some(23), Some("resources.a.auth.bearer.tokn"))
+    );
     assert_eq!((unknown["severity"].as_str(), unknown["hint"].as_str()), (Some("error"), Some("did you mean `token`?")));
     assert!(unknown["file"].as_str().unwrap().ends_with("postern.yaml"));
 }
 
 #[test]
 fn a_literal_that_is_allowed_is_warned_about_and_never_shown() {
-    let output = check("allow_literal_secrets: true\nresources: { a: { base_url: http://localhost, auth: { bearer: literal-secret-text } } }", &[]);
+    let output =
+        check("allow_literal_secrets: true\nresources: { a: { base_url: http://localhost, auth: { bearer: literal-secret-text } } }", &[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(stderr(&output).contains("warning: a secret is written into the file"));
     assert!(!stderr(&output).contains("literal-secret-text"));
@@ -153,7 +169,8 @@ fn a_missing_file_is_3_a_wrong_command_line_is_2_and_a_port_in_use_is_1() {
     let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
-    fs::write(&file, format!("server: {{ listen: \"127.0.0.1:{port}\" }}\naudit: {{ sinks: [ {{ file: {{ path: a.jsonl }} }} ] }}\n")).unwrap();
+    fs::write(&file, format!("server: {{ listen: \"127.0.0.1:{port}\" }}\naudit: {{ sinks: [ {{ file: {{ path: a.jsonl }} }} ] }}\n"))
+        .unwrap();
     let output = postern().arg("run").arg("--config").arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(&format!("127.0.0.1:{port}: the address is in use")), "{}", stderr(&output));
@@ -162,7 +179,13 @@ fn a_missing_file_is_3_a_wrong_command_line_is_2_and_a_port_in_use_is_1() {
 #[test]
 fn every_file_under_config_passes() {
     let mut files = vec![root().join("config/postern.yaml")];
-    files.extend(fs::read_dir(root().join("config/examples")).unwrap().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")));
+    files.extend(
+        fs::read_dir(root().join("config/examples"))
+            .unwrap()
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "yaml")),
+    );
     assert!(files.len() > 5);
     for file in files {
         let variables = ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD"].map(|name| (name, "0123456789abcdef"));
@@ -175,7 +198,9 @@ fn every_file_under_config_passes() {
 fn ten_thousand_resources_are_checked() {
     let mut text = "resources:\n".to_owned();
     for i in 0..10_000 {
-        text.push_str(&format!("  r{i}:\n    base_url: http://localhost:9/base{i}\n    headers: {{ X-A: a }}\n    auth: {{ bearer: \"${{env:SET}}\" }}\n"));
+        text.push_str(&format!(
+            "  r{i}:\n    base_url: http://localhost:9/base{i}\n    headers: {{ X-A: a }}\n    auth: {{ bearer: \"${{env:SET}}\" }}\n"
+        ));
     }
     let output = check(&text, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
