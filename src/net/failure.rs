@@ -55,7 +55,8 @@ fn certificate(why: &CertificateError) -> TlsFault {
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => TlsFault::Expired,
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => TlsFault::WrongName,
-        CertificateError::UnknownIssuer => TlsFault::UnknownIssuer,
+        // An authority of the same name with another key shows as a bad signature.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFault::UnknownIssuer,
         CertificateError::Revoked => TlsFault::Revoked,
         CertificateError::Other(other) if other.0.downcast_ref::<PinMismatch>().is_some() => TlsFault::Pin,
         other => TlsFault::Handshake(format!("{other:?}")),

@@ -1,6 +1,8 @@
 //! What the tests stand on: the built gateway as a process, an upstream that shows every byte it received, and a client
 //! that sends bytes as they are.
 
+pub mod tls;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,10 +20,16 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// A variable of the test run's own environment.
+#[expect(clippy::disallowed_methods, reason = "the test run is configured by its environment")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// The built program.
 pub fn postern() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env_clear().env("PATH", variable("PATH").unwrap_or_default());
     command
 }
 
@@ -288,7 +296,7 @@ impl Seen {
     }
 
     /// Reads one request; `None` at the end of the connection.
-    pub fn read(stream: &mut TcpStream, connection: usize) -> Option<Self> {
+    pub fn read(stream: &mut impl Read, connection: usize) -> Option<Self> {
         let mut bytes = Vec::new();
         let mut byte = [0];
         while !bytes.ends_with(b"\r\n\r\n") {
@@ -360,8 +368,8 @@ impl Upstream {
     pub fn raw(serve: impl Fn(TcpStream, usize, &Mutex<Vec<Seen>>) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (seen, connections, closed, stop): (Arc<Mutex<Vec<Seen>>>, Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicBool>) =
-            Default::default();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let (connections, closed, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let serve = Arc::new(serve);
         std::thread::spawn({
             let (seen, connections, closed, stop) = (seen.clone(), connections.clone(), closed.clone(), stop.clone());
