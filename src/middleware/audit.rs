@@ -1,6 +1,7 @@
 //! Closes the audit record: when the last byte of the answer has left, or the client has gone. With `sync: always` the
 //! last byte waits until the record is on disk (ruling A3).
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +27,19 @@ pub struct Book {
     pub audit: CoreAudit,
     /// The process's figures.
     pub metrics: Arc<Metrics>,
+    cut: Rc<Cell<bool>>,
+}
+
+impl Book {
+    /// A core's book.
+    pub fn new(audit: CoreAudit, metrics: Arc<Metrics>) -> Self {
+        Self { audit, metrics, cut: Rc::default() }
+    }
+
+    /// From here on what ends unfinished was cut off by the gateway, and not left by its client.
+    pub fn cut(&self) {
+        self.cut.set(true);
+    }
 }
 
 impl std::fmt::Debug for Book {
@@ -129,7 +143,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.finish(Some("client-gone"));
+        self.finish(Some(if self.book.cut.get() { "draining" } else { "client-gone" }));
         self.record.borrow_mut().permits.clear();
         self.ending.ended();
     }

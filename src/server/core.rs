@@ -10,6 +10,9 @@ use tokio::task::spawn_local;
 
 use super::connection::{self, Drain};
 use super::edge::Limits;
+use super::leave::{End, Leaving, Step, reached};
+use super::listen;
+use crate::audit::CoreAudit;
 use crate::clock::Clock;
 use crate::middleware::audit::Book;
 use crate::net;
@@ -17,8 +20,6 @@ use crate::stack::{Gateway, Peer, Shared};
 
 /// Pause after the system has refused to accept (no descriptors left, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Once draining, the listener is closed when nobody has connected for so long.
-pub const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
 /// A listener as a core needs it.
 #[derive(Clone)]
@@ -51,8 +52,8 @@ pub struct Setup {
     pub sockets: Vec<(std::net::TcpListener, usize)>,
     /// Connections dealt by others.
     pub dealt: mpsc::Receiver<Dealt>,
-    /// Says when to drain.
-    pub drain: watch::Receiver<bool>,
+    /// Says when to drain, and when to stop.
+    pub end: watch::Receiver<End>,
     /// Longest time that the listeners stay open once draining.
     pub patience: Duration,
     /// This core's part of the audit log is opened from here.
@@ -66,103 +67,100 @@ struct Core {
     limits: Limits,
     connections: Arc<Semaphore>,
     doors: Vec<Door>,
-    drain: watch::Receiver<bool>,
+    end: watch::Receiver<End>,
     connected: Rc<Drain>,
     patience: Duration,
     live: Rc<tokio::sync::Notify>,
     count: std::cell::Cell<usize>,
 }
 
-/// Runs a core on the calling thread until it has drained.
+/// Runs a core on the calling thread until it has drained, or is told to stop.
 ///
 /// # Errors
 /// If the runtime cannot be made or a socket cannot be registered with it.
 pub fn run(setup: Setup) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(async move {
-        let audit = setup.audit.core();
-        let book = Book { audit: audit.clone(), metrics: setup.metrics };
-        let core = Rc::new(Core {
-            gateway: Rc::new(Gateway::new(setup.shared, book, Clock::system())),
-            limits: setup.limits,
-            connections: setup.connections,
-            doors: setup.doors,
-            drain: setup.drain,
-            connected: Rc::default(),
-            patience: setup.patience,
-            live: Rc::default(),
-            count: std::cell::Cell::new(0),
-        });
-        let flusher = spawn_local({
-            let audit = audit.clone();
-            async move { audit.flush_every().await }
-        });
-        let sweeper = spawn_local(async { net::here().sweep_every().await });
-        let drainer = spawn_local({
-            let core = core.clone();
-            async move {
-                let mut drain = core.drain.clone();
-                let _ = drain.wait_for(|draining| *draining).await;
-                core.connected.begin();
-            }
-        });
-        let mut accepting = Vec::new();
-        for (socket, door) in setup.sockets {
-            let listener = TcpListener::from_std(socket)?;
-            accepting.push(spawn_local(core.clone().accept(listener, door)));
+    let audit = setup.audit.core();
+    let book = Book::new(audit.clone(), setup.metrics);
+    let core = Rc::new(Core {
+        gateway: Rc::new(Gateway::new(setup.shared, book.clone(), Clock::system())),
+        limits: setup.limits,
+        connections: setup.connections,
+        doors: setup.doors,
+        end: setup.end,
+        connected: Rc::default(),
+        patience: setup.patience,
+        live: Rc::default(),
+        count: std::cell::Cell::new(0),
+    });
+    let result = runtime.block_on(async {
+        let mut end = core.end.clone();
+        tokio::select! {
+            result = core.clone().serve(setup.sockets, setup.dealt, audit.clone()) => result,
+            () = reached(End::Cut, &mut end) => Ok(()),
         }
-        accepting.push(spawn_local(core.clone().take(setup.dealt)));
-        for task in accepting {
-            let _ = task.await;
-        }
-        while core.count.get() > 0 {
-            core.live.notified().await;
-        }
-        drainer.abort();
-        flusher.abort();
-        sweeper.abort();
-        audit.flush();
-        Ok(())
-    })
+    });
+    // What is still under way ends here, each with its record.
+    book.cut();
+    drop(core);
+    drop(runtime);
+    audit.flush();
+    result
 }
 
 impl Core {
+    async fn serve(
+        self: Rc<Self>,
+        sockets: Vec<(std::net::TcpListener, usize)>,
+        dealt: mpsc::Receiver<Dealt>,
+        audit: CoreAudit,
+    ) -> std::io::Result<()> {
+        spawn_local(async move { audit.flush_every().await });
+        spawn_local(async { net::here().sweep_every().await });
+        let core = self.clone();
+        spawn_local(async move {
+            reached(End::Drain, &mut core.end.clone()).await;
+            core.connected.begin();
+        });
+        let mut accepting = Vec::new();
+        for (socket, door) in sockets {
+            let listener = TcpListener::from_std(socket)?;
+            accepting.push(spawn_local(self.clone().accept(listener, door)));
+        }
+        accepting.push(spawn_local(self.clone().take(dealt)));
+        for task in accepting {
+            let _ = task.await;
+        }
+        while self.count.get() > 0 {
+            self.live.notified().await;
+        }
+        Ok(())
+    }
+
     async fn accept(self: Rc<Self>, listener: TcpListener, door: usize) {
-        let mut drain = self.drain.clone();
-        let mut closing = None;
+        let mut leaving = Leaving::new(self.end.clone(), self.patience);
         loop {
             let Ok(permit) = self.connections.clone().acquire_owned().await else { return };
-            let quiet = async {
-                match closing {
-                    None => std::future::pending().await,
-                    Some(until) => {
-                        tokio::time::sleep_until(
-                            tokio::time::Instant::now().checked_add(DRAIN_QUIET).map_or(until, |quiet| until.min(quiet)),
-                        )
-                        .await
-                    }
-                }
-            };
-            tokio::select! {
+            let step = tokio::select! {
                 biased;
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
                         let _ = stream.set_nodelay(true);
                         self.clone().open_tcp(stream, peer.ip(), door, permit);
-                        // A listener that never runs dry would keep the drain from its deadline.
-                        if closing.is_some_and(|until| until <= tokio::time::Instant::now()) {
-                            return;
-                        }
+                        leaving.accepted()
                     }
                     Err(error) => {
                         tracing::warn!("accepting failed: {error}");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
+                        leaving.accepted()
                     }
                 },
-                _ = drain.wait_for(|draining| *draining), if closing.is_none() => {
-                    closing = Some(tokio::time::Instant::now() + self.patience);
-                }
-                () = quiet, if closing.is_some() => return,
+                () = leaving.due() => leaving.advance(),
+            };
+            match step {
+                Step::Accept => {}
+                Step::Shut => listen::shut(&listener),
+                Step::Close => return,
             }
         }
     }

@@ -53,7 +53,8 @@ pub struct Watch {
     /// Who waits for the answer to end, because the client has sent ahead.
     ahead: AtomicBool,
     waker: Mutex<Option<Waker>>,
-    draining: AtomicBool,
+    /// When the drain began, in microseconds since `born`, and one more; zero before it.
+    draining: AtomicU64,
     tunnel: AtomicBool,
     /// How many heads hyper was given, and which of them is a stand-in.
     heads: AtomicU64,
@@ -70,7 +71,7 @@ impl Default for Watch {
             ended: AtomicU64::new(0),
             ahead: AtomicBool::new(false),
             waker: Mutex::new(None),
-            draining: AtomicBool::new(false),
+            draining: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
             heads: AtomicU64::new(0),
             served: AtomicU64::new(0),
@@ -93,7 +94,7 @@ impl Watch {
 
     /// The answer has been handed to hyper to its last byte, or given up.
     pub fn end(&self) {
-        self.ended.store(u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.ended.store(self.age(), Ordering::Relaxed);
         self.busy.store(false, Ordering::Release);
         if self.ahead.swap(false, Ordering::AcqRel)
             && let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -107,13 +108,29 @@ impl Watch {
         self.ahead.store(true, Ordering::Release);
     }
 
+    fn age(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn last_end(&self) -> Instant {
         self.born + Duration::from_micros(self.ended.load(Ordering::Relaxed))
     }
 
-    /// From here on the connection is closed as soon as it is idle.
+    /// From here on the connection is closed once it has been idle for a moment.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        if self.draining.load(Ordering::Relaxed) == 0 {
+            self.draining.store(self.age().saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// When a connection that rests since `quiet` is to be closed.
+    fn closing(&self, quiet: Instant, idle: Duration) -> Instant {
+        let quiet = quiet.max(self.last_end());
+        match self.draining.load(Ordering::Relaxed) {
+            0 => quiet + idle,
+            // A request may be on its way when the drain begins, however long the connection has been idle.
+            began => quiet.max(self.born + Duration::from_micros(began)) + DRAIN_QUIET,
+        }
     }
 
     /// The request that is being served has switched protocols: what follows is not HTTP.
@@ -338,9 +355,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let idle = if self.watch.draining.load(Ordering::Relaxed) { DRAIN_QUIET } else { self.limits.idle };
-        let quiet_since = self.quiet_since.max(self.watch.last_end());
-        ready!(self.alarm.poll(quiet_since + idle, cx));
+        ready!(self.alarm.poll(self.watch.closing(self.quiet_since, self.limits.idle), cx));
         // As if the client had closed: hyper ends the connection without a word, as HTTP wants it.
         Poll::Ready(Ok(()))
     }

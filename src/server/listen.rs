@@ -40,13 +40,35 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     tcp(address, false).map(drop)
 }
 
-/// A Unix listener, and the path to remove at the end.
+/// Lets no new connection begin: the kernel drops their first packets, so that clients try again and find the port
+/// closed, while every handshake that has begun still ends in the queue. Closing alone would reset the whole queue.
+pub fn shut(listener: &impl std::os::fd::AsFd) {
+    #[cfg(target_os = "linux")]
+    {
+        use socket2::{SockFilter, SockRef};
+        // Classic BPF over the TCP header: load the byte of flags; SYN (0x02) drops the packet, all others pass.
+        let program =
+            [SockFilter::new(0x30, 0, 0, 13), SockFilter::new(0x45, 0, 1, 0x02), SockFilter::new(0x06, 0, 0, 0), SockFilter::new(0x06, 0, 0, u32::MAX)];
+        if let Err(error) = SockRef::from(listener).attach_filter(&program) {
+            tracing::debug!("the listener cannot be shut before it is closed: {error}");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = listener;
+}
+
+/// A Unix listener.
 #[derive(Debug)]
 pub struct Unix {
     /// The socket.
     pub listener: std::os::unix::net::UnixListener,
-    path: PathBuf,
+    /// Its name in the file system.
+    pub file: File,
 }
+
+/// A socket's file, removed when this is dropped.
+#[derive(Debug)]
+pub struct File(PathBuf);
 
 impl Unix {
     /// Binds `path` with permission bits `mode` and, where given, a group. A socket that nobody listens on any more is
@@ -68,13 +90,13 @@ impl Unix {
             let _ = fs::remove_file(&hidden);
             return Err(error);
         }
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, file: File(path.to_owned()) })
     }
 }
 
-impl Drop for Unix {
+impl Drop for File {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.0);
     }
 }
 

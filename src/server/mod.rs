@@ -7,6 +7,7 @@ mod connection;
 mod core;
 pub mod edge;
 pub mod head;
+mod leave;
 mod listen;
 mod tls;
 
@@ -22,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use self::core::{Dealt, Door, Setup};
 use self::edge::Limits;
 use self::head::Bounds;
+use self::leave::{End, Leaving, Step};
 use self::listen::Unix;
 use crate::admin::{self, Admin};
 use crate::audit::Audit;
@@ -38,6 +40,8 @@ const DEALT: usize = 1024;
 const LISTEN_SHARE: f64 = 0.75;
 /// How long a request waits for a place where no resource says otherwise (`timeouts.queue`).
 const QUEUE: Duration = Duration::from_secs(5);
+/// How long the cores may take to cut off what is under way.
+const CUT: Duration = Duration::from_secs(2);
 /// How long the audit log may take for its last lines.
 const AUDIT_END: Duration = Duration::from_secs(5);
 /// Pause after the system has refused to accept.
@@ -84,7 +88,8 @@ async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>)
     let mut signals = Signals::new().map_err(failed("signals"))?;
     let metrics = Arc::new(Metrics::new(audit.dropped()));
     let draining = Arc::new(AtomicBool::new(false));
-    let (drain, drained) = watch::channel(false);
+    let (end, told) = watch::channel(End::No);
+    let (running, mut ended) = mpsc::channel::<()>(1);
 
     let workers = server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let bound = bind(&server, workers)?;
@@ -117,7 +122,6 @@ async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>)
     let patience = server.timeouts.drain.mul_f64(LISTEN_SHARE);
     let connections = Arc::new(Semaphore::new(server.limits.connections));
     let mut senders = Vec::new();
-    let mut threads = Vec::new();
     let mut sockets = bound.sockets.into_iter();
     for index in 0..workers {
         let (sender, dealt) = mpsc::channel(DEALT);
@@ -129,16 +133,24 @@ async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>)
             doors: bound.doors.clone(),
             sockets: sockets.next().unwrap_or_default(),
             dealt,
-            drain: drained.clone(),
+            end: told.clone(),
             patience,
             audit: audit.clone(),
             metrics: metrics.clone(),
         };
-        let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || self::core::run(setup));
-        threads.push(thread.map_err(failed("a thread"))?);
+        let running = running.clone();
+        let core = move || {
+            if let Err(error) = self::core::run(setup) {
+                tracing::error!("a core has ended: {error}");
+            }
+            drop(running);
+        };
+        std::thread::Builder::new().name(format!("core-{index}")).spawn(core).map_err(failed("a thread"))?;
     }
+    drop(running);
     for dealer in bound.dealers {
-        tokio::spawn(deal(dealer, senders.clone(), connections.clone(), drained.clone(), patience));
+        let leaving = Leaving::new(told.clone(), patience);
+        tokio::spawn(deal(dealer, senders.clone(), connections.clone(), leaving));
     }
     // The dealers hold the only senders: once they are done, the cores know that nothing more will come.
     drop(senders);
@@ -147,15 +159,17 @@ async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>)
     signals.any().await;
     tracing::info!("draining: the listeners stay open while requests arrive");
     draining.store(true, Ordering::Relaxed);
-    let _ = drain.send(true);
-    let cores = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    let _ = end.send(End::Drain);
     tokio::select! {
-        _ = cores => tracing::info!("drained"),
+        _ = ended.recv() => tracing::info!("drained"),
         () = tokio::time::sleep(server.timeouts.drain) => tracing::warn!("server.timeouts.drain is over; what is still under way is cut off"),
         () = signals.any() => tracing::warn!("told to end a second time: what is still under way is cut off"),
     }
+    let _ = end.send(End::Cut);
+    if tokio::time::timeout(CUT, ended.recv()).await.is_err() {
+        tracing::error!("a core does not end");
+    }
     audit.close(AUDIT_END);
-    drop(bound.unix);
     Ok(())
 }
 
@@ -166,7 +180,7 @@ fn announce(names: &[String], resources: usize) {
 /// Who accepts on the main thread and deals to the cores.
 enum Dealer {
     Tcp(std::net::TcpListener, usize),
-    Unix(std::os::unix::net::UnixListener),
+    Unix(Unix),
 }
 
 struct Bound {
@@ -174,8 +188,6 @@ struct Bound {
     sockets: Vec<Vec<(std::net::TcpListener, usize)>>,
     doors: Vec<Door>,
     dealers: Vec<Dealer>,
-    /// Removes the socket files at the end.
-    unix: Vec<Unix>,
     names: Vec<String>,
 }
 
@@ -184,7 +196,6 @@ fn bind(server: &Server, workers: usize) -> Result<Bound, StartError> {
         sockets: (0..workers).map(|_| Vec::new()).collect(),
         doors: Vec::new(),
         dealers: Vec::new(),
-        unix: Vec::new(),
         names: Vec::new(),
     };
     for listener in &server.listen {
@@ -197,9 +208,7 @@ fn bind(server: &Server, workers: usize) -> Result<Bound, StartError> {
                 bind_tcp(&mut bound, *address, door, server.accept).map_err(failed(address.to_string()))?;
             }
             Address::Unix { path, mode, group } => {
-                let unix = Unix::bind(path, *mode, *group).map_err(failed(path.display().to_string()))?;
-                bound.dealers.push(Dealer::Unix(unix.listener.try_clone().map_err(failed("a socket"))?));
-                bound.unix.push(unix);
+                bound.dealers.push(Dealer::Unix(Unix::bind(path, *mode, *group).map_err(failed(path.display().to_string()))?));
             }
         }
     }
@@ -219,23 +228,15 @@ fn bind_tcp(bound: &mut Bound, address: SocketAddr, door: usize, accept: Accept)
 }
 
 /// Accepts and deals round robin, until draining and nobody has connected for a while.
-async fn deal(
-    dealer: Dealer,
-    cores: Vec<mpsc::Sender<Dealt>>,
-    connections: Arc<Semaphore>,
-    mut drain: watch::Receiver<bool>,
-    patience: Duration,
-) {
-    let listener = match register(dealer) {
+async fn deal(dealer: Dealer, cores: Vec<mpsc::Sender<Dealt>>, connections: Arc<Semaphore>, mut leaving: Leaving) {
+    let mut listener = match register(dealer) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("a listener cannot be used: {error}"),
     };
     let mut turn = 0;
-    let mut until = None;
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        let quiet = until.map(|until: tokio::time::Instant| until.min(tokio::time::Instant::now() + self::core::DRAIN_QUIET));
-        tokio::select! {
+        let step = tokio::select! {
             biased;
             accepted = listener.accept(permit) => match accepted {
                 Ok(connection) => {
@@ -244,35 +245,34 @@ async fn deal(
                     if cores[turn].try_send(connection).is_err() {
                         tracing::warn!("a core takes no more connections");
                     }
-                    if until.is_some_and(|until| until <= tokio::time::Instant::now()) {
-                        return;
-                    }
+                    leaving.accepted()
                 }
                 Err(error) => {
                     tracing::warn!("accepting failed: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
+                    leaving.accepted()
                 }
             },
-            () = begun(&mut drain), if until.is_none() => until = Some(tokio::time::Instant::now() + patience),
-            () = tokio::time::sleep_until(quiet.unwrap_or_else(tokio::time::Instant::now)), if quiet.is_some() => return,
+            () = leaving.due() => leaving.advance(),
+        };
+        match step {
+            Step::Accept => {}
+            Step::Shut => listener.shut(),
+            Step::Close => return,
         }
     }
 }
 
-/// Resolves once draining has begun.
-async fn begun(drain: &mut watch::Receiver<bool>) {
-    let _ = drain.wait_for(|draining| *draining).await;
-}
-
 enum Registered {
     Tcp(TcpListener, usize),
-    Unix(UnixListener),
+    /// The listener, and its file, which is removed when the listener is shut.
+    Unix(UnixListener, Option<listen::File>),
 }
 
 fn register(dealer: Dealer) -> io::Result<Registered> {
     Ok(match dealer {
         Dealer::Tcp(listener, door) => Registered::Tcp(TcpListener::from_std(listener)?, door),
-        Dealer::Unix(listener) => Registered::Unix(UnixListener::from_std(listener)?),
+        Dealer::Unix(Unix { listener, file }) => Registered::Unix(UnixListener::from_std(listener)?, Some(file)),
     })
 }
 
@@ -280,8 +280,16 @@ impl Registered {
     async fn accept(&self, permit: tokio::sync::OwnedSemaphorePermit) -> io::Result<Dealt> {
         Ok(match self {
             Self::Tcp(listener, door) => Dealt::Tcp(listener.accept().await?.0.into_std()?, *door, permit),
-            Self::Unix(listener) => Dealt::Unix(listener.accept().await?.0.into_std()?, permit),
+            Self::Unix(listener, _) => Dealt::Unix(listener.accept().await?.0.into_std()?, permit),
         })
+    }
+
+    /// Lets no new connection begin.
+    fn shut(&mut self) {
+        match self {
+            Self::Tcp(listener, _) => listen::shut(listener),
+            Self::Unix(_, file) => drop(file.take()),
+        }
     }
 }
 
