@@ -29,6 +29,8 @@ use crate::snapshot::{Resource, Snapshot, Steps};
 
 /// Longest `X-Request-Id` of a client's that is kept.
 const REQUEST_ID_MAX: usize = 128;
+/// In front of a resource's name (ruling D1).
+const PREFIX: &str = "/r/";
 /// How many names the hint of a 404 lists.
 const KNOWN_MAX: usize = 20;
 
@@ -156,7 +158,10 @@ impl Gateway {
         open.record.borrow_mut().permits.push(permit);
         self.shared.site.judge(request.headers(), peer.loopback)?;
         let host = request.headers().get(HOST).and_then(|h| h.to_str().ok());
-        let target = path::parse(request.uri(), host)?;
+        let target = path::parse(request.uri(), host).inspect_err(|_| {
+            // The record of a refused path is masked like any other of its resource.
+            open.record.borrow_mut().mask = self.named(request.uri().path()).and_then(|resource| resource.mask.clone());
+        })?;
         let (resource, rest) = self.find(&target)?;
         {
             let mut record = open.record.borrow_mut();
@@ -181,11 +186,15 @@ impl Gateway {
 
     /// `/r/<resource>/<rest>`: the resource, and the target behind it (ruling D1).
     fn find(&self, target: &Target) -> Result<(Arc<Resource>, Target), Error> {
-        let unknown = || Error::UnknownResource(self.shared.snapshot.known(KNOWN_MAX));
-        let behind = target.path().strip_prefix("/r/").ok_or_else(unknown)?;
-        let end = behind.find('/').unwrap_or(behind.len());
-        let resource = self.shared.snapshot.resources.get(&behind[..end]).ok_or_else(unknown)?;
-        Ok((resource.clone(), Target::new(&behind[end..], target.query())))
+        let resource =
+            self.named(target.path()).ok_or_else(|| Error::UnknownResource(self.shared.snapshot.known(KNOWN_MAX)))?;
+        let rest = &target.path()[PREFIX.len() + resource.name.len()..];
+        Ok((resource.clone(), Target::new(rest, target.query())))
+    }
+
+    fn named(&self, path: &str) -> Option<&Arc<Resource>> {
+        let behind = path.strip_prefix(PREFIX)?;
+        self.shared.snapshot.resources.get(&behind[..behind.find('/').unwrap_or(behind.len())])
     }
 
     fn call(

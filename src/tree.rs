@@ -342,6 +342,20 @@ impl Node {
         }
     }
 
+    /// The smallest node that holds a place of this file, its key included.
+    pub fn at(&self, place: Place) -> &Self {
+        let holds = |from: Place, node: &Self| {
+            let end = node.place.end.max(from.end);
+            from.start <= place.start && place.start < end.max(from.start + 1)
+        };
+        let inner = match &self.value {
+            Value::List(items) => items.iter().find(|n| holds(n.place, n)),
+            Value::Map(entries) => entries.iter().find(|e| holds(e.place, &e.node)).map(|e| &e.node),
+            _ => None,
+        };
+        inner.map_or(self, |node| node.at(place))
+    }
+
     /// Every secret in this subtree.
     pub fn secrets(&self, into: &mut Vec<Secret>) {
         match &self.value {

@@ -300,7 +300,7 @@ fn socket(node: &Node, problems: &Problems) -> Option<SocketAddr> {
         } else {
             "127.0.0.1:8080, [::1]:8080, or unix:/path".to_owned()
         };
-        problems.error(node.place, format!("`{text}` is no address with a port"), hint);
+        problems.error(node.place, format!("{} is no address with a port", node.shown()), hint);
     }
     read
 }
@@ -321,7 +321,7 @@ fn group(node: &Node, problems: &Problems) -> Option<u32> {
     match nix::unistd::Group::from_name(&text) {
         Ok(Some(group)) => Some(group.gid.as_raw()),
         _ => {
-            problems.error(node.place, format!("there is no group `{text}` on this machine"), "");
+            problems.error(node.place, format!("there is no group {} on this machine", node.shown()), "");
             None
         }
     }
@@ -352,7 +352,7 @@ fn public_url(node: &Node, problems: &Problems) -> Option<String> {
     let origin = text.trim_end_matches('/');
     let good = origin.split_once("://").is_some_and(|(scheme, authority)| crate::net::Origin::parse(scheme, authority).is_ok());
     if !good {
-        problems.error(node.place, format!("`{text}` is no origin"), "https://gateway.example, without a path");
+        problems.error(node.place, format!("{} is no origin", node.shown()), "https://gateway.example, without a path");
         return None;
     }
     Some(origin.to_owned())
@@ -362,7 +362,7 @@ fn cidr(node: &Node, problems: &Problems) -> Option<Cidr> {
     let text = node.text(problems)?;
     let read = Cidr::parse(&text);
     if read.is_none() {
-        problems.error(node.place, format!("`{text}` is no block of addresses"), "10.0.0.0/8");
+        problems.error(node.place, format!("{} is no block of addresses", node.shown()), "10.0.0.0/8");
     }
     read
 }

@@ -246,7 +246,7 @@ fn method(node: &Node, problems: &Problems) -> Option<Method> {
     match Method::from_bytes(text.as_bytes()) {
         Ok(method) if text.bytes().all(|b| !b.is_ascii_lowercase()) => Some(method),
         _ => {
-            problems.error(node.place, format!("`{text}` is not a method"), "methods are written in capitals: GET");
+            problems.error(node.place, format!("{} is not a method", node.shown()), "methods are written in capitals: GET");
             None
         }
     }

@@ -106,7 +106,7 @@ impl Config {
 fn name(node: &Node, problems: &Problems) -> Option<String> {
     let text = node.text(problems)?;
     if ServerName::try_from(text.as_str()).is_err() {
-        problems.error(node.place, format!("`{text}` is not a host name"), "");
+        problems.error(node.place, format!("{} is not a host name", node.shown()), "");
         return None;
     }
     Some(text)
@@ -127,7 +127,7 @@ fn roots(node: &Node, folder: &Path, problems: &Problems) -> Option<RootCertStor
             .and_then(|m| if m.len() > CA_BYTES_MAX { Err(std::io::ErrorKind::FileTooLarge.into()) } else { std::fs::read(&path) })
         {
             Ok(pem) => pem,
-            Err(error) => return refuse(format!("`{text}` cannot be read: {error}"), "a PEM file, relative to the file that names it"),
+            Err(error) => return refuse(format!("{} cannot be read: {error}", node.shown()), "a PEM file, relative to the file that names it"),
         }
     };
     let mut roots = RootCertStore::empty();

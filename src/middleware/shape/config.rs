@@ -301,15 +301,15 @@ fn forward(node: &Node, problems: &Problems) -> Option<Forward> {
         let Some(text) = node.text(problems) else { continue };
         match HeaderName::from_bytes(text.as_bytes()) {
             Ok(name) if name == AUTHORIZATION || name == COOKIE => {
-                problems.error(node.place, format!("`{text}` has a switch of its own"), "forward: { authorization: true, cookies: true }")
+                problems.error(node.place, format!("{} has a switch of its own", node.shown()), "forward: { authorization: true, cookies: true }")
             }
             Ok(name) if is_never(name.as_str()) => problems.error(
                 node.place,
-                format!("`{text}` is never forwarded"),
+                format!("{} is never forwarded", node.shown()),
                 "it frames the message, belongs to one hop, or is the gateway's own",
             ),
             Ok(name) => headers.push(name),
-            Err(_) => problems.error(node.place, format!("`{text}` is no name of a header field"), ""),
+            Err(_) => problems.error(node.place, format!("{} is no name of a header field", node.shown()), ""),
         }
     }
     let forward = Forward {
