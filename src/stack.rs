@@ -186,8 +186,7 @@ impl Gateway {
 
     /// `/r/<resource>/<rest>`: the resource, and the target behind it (ruling D1).
     fn find(&self, target: &Target) -> Result<(Arc<Resource>, Target), Error> {
-        let resource =
-            self.named(target.path()).ok_or_else(|| Error::UnknownResource(self.shared.snapshot.known(KNOWN_MAX)))?;
+        let resource = self.named(target.path()).ok_or_else(|| Error::UnknownResource(self.shared.snapshot.known(KNOWN_MAX)))?;
         let rest = &target.path()[PREFIX.len() + resource.name.len()..];
         Ok((resource.clone(), Target::new(rest, target.query())))
     }

@@ -127,7 +127,9 @@ fn roots(node: &Node, folder: &Path, problems: &Problems) -> Option<RootCertStor
             .and_then(|m| if m.len() > CA_BYTES_MAX { Err(std::io::ErrorKind::FileTooLarge.into()) } else { std::fs::read(&path) })
         {
             Ok(pem) => pem,
-            Err(error) => return refuse(format!("{} cannot be read: {error}", node.shown()), "a PEM file, relative to the file that names it"),
+            Err(error) => {
+                return refuse(format!("{} cannot be read: {error}", node.shown()), "a PEM file, relative to the file that names it");
+            }
         }
     };
     let mut roots = RootCertStore::empty();

@@ -47,8 +47,12 @@ pub fn shut(listener: &impl std::os::fd::AsFd) {
     {
         use socket2::{SockFilter, SockRef};
         // Classic BPF over the TCP header: load the byte of flags; SYN (0x02) drops the packet, all others pass.
-        let program =
-            [SockFilter::new(0x30, 0, 0, 13), SockFilter::new(0x45, 0, 1, 0x02), SockFilter::new(0x06, 0, 0, 0), SockFilter::new(0x06, 0, 0, u32::MAX)];
+        let program = [
+            SockFilter::new(0x30, 0, 0, 13),
+            SockFilter::new(0x45, 0, 1, 0x02),
+            SockFilter::new(0x06, 0, 0, 0),
+            SockFilter::new(0x06, 0, 0, u32::MAX),
+        ];
         if let Err(error) = SockRef::from(listener).attach_filter(&program) {
             tracing::debug!("the listener cannot be shut before it is closed: {error}");
         }

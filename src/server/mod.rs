@@ -192,12 +192,8 @@ struct Bound {
 }
 
 fn bind(server: &Server, workers: usize) -> Result<Bound, StartError> {
-    let mut bound = Bound {
-        sockets: (0..workers).map(|_| Vec::new()).collect(),
-        doors: Vec::new(),
-        dealers: Vec::new(),
-        names: Vec::new(),
-    };
+    let mut bound =
+        Bound { sockets: (0..workers).map(|_| Vec::new()).collect(), doors: Vec::new(), dealers: Vec::new(), names: Vec::new() };
     for listener in &server.listen {
         bound.names.push(listener.to_string());
         match &listener.address {

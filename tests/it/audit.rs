@@ -12,7 +12,8 @@ use crate::support::{Gateway, PATIENCE, Reply, Upstream, eventually, exchange, f
 #[test]
 fn a_record_says_who_asked_what_of_whom_and_how_it_went() {
     let upstream = Upstream::ok();
-    let config = format!("resources:\n  up: {{ base_url: \"{}/base\", allow_http: true, auth: {{ bearer: \"${{env:T}}\" }} }}\n", upstream.url());
+    let config =
+        format!("resources:\n  up: {{ base_url: \"{}/base\", allow_http: true, auth: {{ bearer: \"${{env:T}}\" }} }}\n", upstream.url());
     let gateway = Gateway::start_with(&config, &[("T", "a-token-for-the-record")]);
     let fields = "X-Request-Id: my-id\r\nTraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
     gateway.send("POST", "/r/up/a%20b?x=1", fields, b"hello");
@@ -258,7 +259,8 @@ fn rotation_loses_and_doubles_nothing() {
         std::thread::sleep(Duration::from_millis(300));
     }
     gateway.stop();
-    let files = fs::read_dir(gateway.folder.path()).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("audit")).count();
+    let files =
+        fs::read_dir(gateway.folder.path()).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("audit")).count();
     assert!(files > 1, "nothing was rotated");
     let all = lines(gateway.folder.path());
     assert_eq!(all.len(), BATCHES * EACH);
@@ -281,7 +283,8 @@ fn rotation_keeps_as_many_as_it_was_told() {
         gateway.get("/r/up/a");
     }
     gateway.stop();
-    let files = fs::read_dir(gateway.folder.path()).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("audit")).count();
+    let files =
+        fs::read_dir(gateway.folder.path()).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("audit")).count();
     assert_eq!(files, 3);
 }
 
@@ -327,7 +330,11 @@ fn lines_go_to_standard_output_and_to_files_at_once() {
 fn nothing_starts_without_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("postern.yaml");
-    fs::write(&file, "audit: { sinks: [ { file: { path: /proc/nope/audit.jsonl } } ] }\nresources: { a: { base_url: \"http://127.0.0.1:1\" } }\n").unwrap();
+    fs::write(
+        &file,
+        "audit: { sinks: [ { file: { path: /proc/nope/audit.jsonl } } ] }\nresources: { a: { base_url: \"http://127.0.0.1:1\" } }\n",
+    )
+    .unwrap();
     let output = postern().args(["run", "--config"]).arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/proc/nope/audit.jsonl cannot be opened"), "{output:?}");

@@ -104,7 +104,9 @@ fn no_secret_stands_in_anything_that_the_gateway_says() {
     });
     let folder = tempfile::tempdir().unwrap();
     let identity = Authority::new().issue("localhost", false);
-    for (name, text) in [("certificate.pem", identity.pem()), ("key.pem", identity.key_pem()), ("secret.txt", "canary-of-a-file-ee05\n".into())] {
+    for (name, text) in
+        [("certificate.pem", identity.pem()), ("key.pem", identity.key_pem()), ("secret.txt", "canary-of-a-file-ee05\n".into())]
+    {
         fs::write(folder.path().join(name), text).unwrap();
     }
     let admin = free_port();

@@ -130,7 +130,8 @@ fn while_it_drains_probes_say_so_and_answers_close() {
     gateway.signal("INT");
     eventually(|| probe().starts_with(b"HTTP/1.1 503").then_some(())).expect("not ready once it drains");
     // Health is not readiness: an instance that drains is not to be restarted.
-    let health = exchange(TcpStream::connect(("127.0.0.1", admin)).unwrap(), b"GET /healthz HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n");
+    let health =
+        exchange(TcpStream::connect(("127.0.0.1", admin)).unwrap(), b"GET /healthz HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n");
     assert!(health.starts_with(b"HTTP/1.1 200"));
     // The listener closes once it is quiet; what is under way goes on.
     // Each look is a connection that keeps it open, so they are far apart.
@@ -192,7 +193,10 @@ fn a_drain_ends_at_its_deadline() {
 #[test]
 fn an_idle_gateway_ends_soon_and_leaves_no_socket_file() {
     let upstream = Upstream::ok();
-    let config = format!("resources:\n  up: {{ base_url: \"{}\" }}\nserver: {{ listen: [\"127.0.0.1:{{port}}\", \"unix:{{dir}}/s\"] }}\n", upstream.url());
+    let config = format!(
+        "resources:\n  up: {{ base_url: \"{}\" }}\nserver: {{ listen: [\"127.0.0.1:{{port}}\", \"unix:{{dir}}/s\"] }}\n",
+        upstream.url()
+    );
     let mut gateway = Gateway::start(&config);
     let socket = gateway.folder.path().join("s");
     assert!(socket.exists());
@@ -207,14 +211,22 @@ fn an_address_in_use_is_an_error_and_not_a_shared_port() {
     let port = taken.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("postern.yaml");
-    std::fs::write(&file, format!("server: {{ listen: \"127.0.0.1:{port}\" }}\nresources: {{ a: {{ base_url: \"http://127.0.0.1:1\" }} }}\n")).unwrap();
+    std::fs::write(
+        &file,
+        format!("server: {{ listen: \"127.0.0.1:{port}\" }}\nresources: {{ a: {{ base_url: \"http://127.0.0.1:1\" }} }}\n"),
+    )
+    .unwrap();
     let output = crate::support::postern().args(["run", "--config"]).arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("in use"), "{output:?}");
     // And a second gateway does not share the port with the first.
     let upstream = Upstream::ok();
     let first = gateway(&upstream, "");
-    std::fs::write(&file, format!("server: {{ listen: \"127.0.0.1:{}\" }}\nresources: {{ a: {{ base_url: \"http://127.0.0.1:1\" }} }}\n", first.port)).unwrap();
+    std::fs::write(
+        &file,
+        format!("server: {{ listen: \"127.0.0.1:{}\" }}\nresources: {{ a: {{ base_url: \"http://127.0.0.1:1\" }} }}\n", first.port),
+    )
+    .unwrap();
     let output = crate::support::postern().args(["run", "--config"]).arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
 }

@@ -191,10 +191,8 @@ fn a_connection_that_died_while_it_idled_is_noticed_by_no_client() {
             seen.lock().unwrap().push(request);
         }
     });
-    let config = format!(
-        "resources:\n  up: {{ base_url: \"{}\" }}\nserver: {{ listen: \"127.0.0.1:{{port}}\", workers: 1 }}\n",
-        upstream.url()
-    );
+    let config =
+        format!("resources:\n  up: {{ base_url: \"{}\" }}\nserver: {{ listen: \"127.0.0.1:{{port}}\", workers: 1 }}\n", upstream.url());
     let gateway = Gateway::start(&config);
     assert_eq!(gateway.get("/r/up/1").status, 200);
     assert_eq!(gateway.get("/r/up/2").status, 200);

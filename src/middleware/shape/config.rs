@@ -300,9 +300,11 @@ fn forward(node: &Node, problems: &Problems) -> Option<Forward> {
     for node in fields.items("headers") {
         let Some(text) = node.text(problems) else { continue };
         match HeaderName::from_bytes(text.as_bytes()) {
-            Ok(name) if name == AUTHORIZATION || name == COOKIE => {
-                problems.error(node.place, format!("{} has a switch of its own", node.shown()), "forward: { authorization: true, cookies: true }")
-            }
+            Ok(name) if name == AUTHORIZATION || name == COOKIE => problems.error(
+                node.place,
+                format!("{} has a switch of its own", node.shown()),
+                "forward: { authorization: true, cookies: true }",
+            ),
             Ok(name) if is_never(name.as_str()) => problems.error(
                 node.place,
                 format!("{} is never forwarded", node.shown()),

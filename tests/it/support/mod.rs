@@ -82,7 +82,8 @@ impl Gateway {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            // It says so itself: whoever answers on the port may be another test's.
+            if self.stderr().contains(" behind ") && TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
