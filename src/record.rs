@@ -78,8 +78,10 @@ pub struct Record {
     pub error: Option<&'static str>,
     /// Finds the resource's secrets by value, so that none reaches the log.
     pub mask: Option<Arc<crate::secret::Mask>>,
-    /// What the exchange holds of bounded things, given back when it ends.
-    pub permits: Vec<tokio::sync::OwnedSemaphorePermit>,
+    /// The exchange's place under `server.limits.in_flight`, given back when it ends.
+    pub admitted: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// Its place under the resource's `limits.in_flight`.
+    pub slot: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 /// A record while its request is under way. Shared by the stack and both bodies, on one core.
@@ -111,7 +113,8 @@ impl Record {
             config,
             error: None,
             mask: None,
-            permits: Vec::new(),
+            admitted: None,
+            slot: None,
         }
     }
 }

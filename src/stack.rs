@@ -22,7 +22,7 @@ use crate::middleware::audit::{Book, Closing, Ending, Open};
 use crate::middleware::forward::Switched;
 use crate::middleware::in_flight;
 use crate::middleware::site::Site;
-use crate::middleware::{Answer, Route, layer, respond};
+use crate::middleware::{Answer, Route, always, layer, respond};
 use crate::path::{self, Target};
 use crate::record::{OpenRecord, Record};
 use crate::snapshot::{Resource, Snapshot, Steps};
@@ -41,7 +41,7 @@ pub fn resource(steps: Steps) -> Route {
             // permit: who may call this resource; before anything that costs.
             // limit: its rate limits, for permitted callers only.
             // idempotency: an answer kept for this key is replayed before any work is done.
-            .layer(layer(Some(steps.shape))) // before cache and sign: both depend on the final request
+            .layer(always(steps.shape)) // before cache and sign: both depend on the final request
             // fallback: around all that can fail behind it.
             // cache: outside retry, so that a hit never waits.
             .layer(layer(steps.in_flight)) // inside cache: a hit takes no place
@@ -155,7 +155,7 @@ impl Gateway {
             return Err(Error::MethodNotAllowed(request.method().to_string().into()));
         }
         let permit = in_flight::acquire(&self.shared.in_flight, self.shared.queue, "server.limits.in_flight").await?;
-        open.record.borrow_mut().permits.push(permit);
+        open.record.borrow_mut().admitted = Some(permit);
         self.shared.site.judge(request.headers(), peer.loopback)?;
         let host = request.headers().get(HOST).and_then(|h| h.to_str().ok());
         let target = path::parse(request.uri(), host).inspect_err(|_| {

@@ -144,7 +144,9 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.finish(Some(if self.book.cut.get() { "draining" } else { "client-gone" }));
-        self.record.borrow_mut().permits.clear();
+        let mut record = self.record.borrow_mut();
+        (record.admitted, record.slot) = (None, None);
+        drop(record);
         self.ending.ended();
     }
 }

@@ -87,7 +87,7 @@ impl Service<Call> for Forward {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let inner = self.0.clone();
-        Box::pin(async move { inner.exchange(call.into_parts()).await })
+        super::pinned(async move { inner.exchange(call.into_parts()).await })
     }
 }
 

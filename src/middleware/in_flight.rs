@@ -31,7 +31,7 @@ impl Step for InFlight {
         {
             let mut record = call.record.borrow_mut();
             record.timings.queue += u32::try_from(asked.elapsed().as_micros()).unwrap_or(u32::MAX);
-            record.permits.push(permit);
+            record.slot = Some(permit);
         }
         next.run(call).await
     }

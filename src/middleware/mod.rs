@@ -50,9 +50,14 @@ where
 /// The layer of a step that may be switched off; `None` passes straight through.
 pub fn layer<M: Step>(step: Option<M>) -> Either<StepLayer<M>, tower::layer::util::Identity> {
     match step {
-        Some(step) => Either::Left(StepLayer(Arc::new(step))),
+        Some(step) => Either::Left(always(step)),
         None => Either::Right(tower::layer::util::Identity::new()),
     }
+}
+
+/// The layer of a step that is always there.
+pub fn always<M: Step>(step: M) -> StepLayer<M> {
+    StepLayer(Arc::new(step))
 }
 
 /// Makes a [`Stepped`] of what lies below.
@@ -88,8 +93,15 @@ impl<M: Step, S: Next> Service<Call> for Stepped<M, S> {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let this = self.0.clone();
-        Box::pin(async move { this.0.handle(call, &this.1).await })
+        pinned(async move { this.0.handle(call, &this.1).await })
     }
+}
+
+/// [`Box::pin`], but made where it will live: a future has room for all that it may ever hold, and moving that to the
+/// heap for every step of every request showed in profiles.
+#[inline(always)]
+pub fn pinned<F: Future>(future: F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), future))
 }
 
 /// A resource's stack behind one box, so that all resources have the same type.
@@ -99,18 +111,16 @@ trait Run: Send + Sync {
     fn run(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + '_>>;
 }
 
-struct Running<S>(S);
-
-impl<S: Next + Send + Sync> Run for Running<S> {
+impl<M: Step, S: Next + Send + Sync> Run for Stepped<M, S> {
     fn run(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + '_>> {
-        Box::pin(self.0.run(call))
+        self.clone().call(call)
     }
 }
 
 impl Route {
-    /// Boxes a stack.
-    pub fn new<S: Next + Send + Sync>(service: S) -> Self {
-        Self(Box::new(Running(service)))
+    /// Boxes a stack by its outermost step.
+    pub fn new<M: Step, S: Next + Send + Sync>(stack: Stepped<M, S>) -> Self {
+        Self(Box::new(stack))
     }
 
     /// Runs a call through the stack.

@@ -133,8 +133,10 @@ impl<B> Clone for Pool<B> {
 #[derive(Debug)]
 struct Inner<B> {
     idle: RefCell<HashMap<u64, Shelf<B>>>,
-    /// Where this core's idle connections stand, so that a sweep with nothing to do costs nothing.
+    /// How many idle connections there are, so that a sweep with nothing to do costs nothing.
     count: Cell<usize>,
+    /// The time of the last sweep. Ages are told by it: to the second is enough, and asking the clock for each request is not free.
+    swept: Cell<Instant>,
 }
 
 #[derive(Debug)]
@@ -187,11 +189,11 @@ impl<B> Drop for Lease<B> {
 impl<B> Pool<B> {
     /// An empty pool.
     pub fn new() -> Self {
-        Self(Rc::new(Inner { idle: RefCell::default(), count: Cell::new(0) }))
+        Self(Rc::new(Inner { idle: RefCell::default(), count: Cell::new(0), swept: Cell::new(Instant::now()) }))
     }
 
     fn put(&self, upstream: &Arc<Upstream>, mut connection: Connection<B>) {
-        let now = Instant::now();
+        let now = self.0.swept.get();
         let wanted = upstream.waiting.load(Ordering::Relaxed) == 0
             || self.0.idle.borrow().get(&upstream.id).is_some_and(|s| s.connections.is_empty());
         let young = now.duration_since(connection.born) < upstream.config.max_age;
@@ -225,10 +227,11 @@ impl<B> Pool<B> {
 
     /// Closes what has idled or lived too long, and what others wait for.
     pub fn sweep(&self) {
+        let now = Instant::now();
+        self.0.swept.set(now);
         if self.0.count.get() == 0 {
             return;
         }
-        let now = Instant::now();
         let mut left = 0;
         self.0.idle.borrow_mut().retain(|_, shelf| {
             let config = shelf.upstream.config;
@@ -338,7 +341,8 @@ where
     /// An idle connection that is ready, of which most calls find one at once.
     fn ready(&self, upstream: &Upstream) -> Option<Connection<B>> {
         let connection = self.take(upstream)?;
-        if connection.sender.is_ready() && connection.born.elapsed() < upstream.config.max_age {
+        // Its age is looked at when it is put back, and by the sweep.
+        if connection.sender.is_ready() {
             return Some(connection);
         }
         if !connection.sender.is_closed() {

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::edge::{Edge, Limits, Watch};
 use crate::middleware::audit::Ending;
+use crate::middleware::pinned;
 use crate::stack::{Arrival, Gateway, Peer};
 
 /// Where hyper's writes switch from copying small pieces to writing them as they are.
@@ -75,7 +76,7 @@ where
             let arrival = Arrival { request, peer, refusal, ending: watch.clone() };
             let (gateway, watch) = (gateway.clone(), watch.clone());
             // Boxed, so that an idle connection does not keep the room of a whole request.
-            Box::pin(async move {
+            pinned(async move {
                 let response = gateway.answer(arrival).await;
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     watch.switch();

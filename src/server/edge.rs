@@ -300,7 +300,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
 
     fn enter(&mut self, framing: Framing) {
         self.watch.heads.fetch_add(1, Ordering::Relaxed);
-        self.quiet_since = Instant::now();
         self.state = match framing {
             Framing::Length(0) => State::Head { since: None },
             Framing::Length(n) => State::Length(n),

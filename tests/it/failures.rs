@@ -79,7 +79,10 @@ fn answers_that_are_not_http() {
         "HTTP/1.1 200 OK\r\nX Y: 1\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
     ] {
-        let upstream = Upstream::answering(move |_, stream| stream.write_all(garbage.as_bytes()).is_ok() && false);
+        let upstream = Upstream::answering(move |_, stream| {
+            stream.write_all(garbage.as_bytes()).unwrap();
+            false
+        });
         fails(&gateway(&upstream, ""), 502, "upstream-protocol", "http_protocol_error");
     }
 }

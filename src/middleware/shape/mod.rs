@@ -58,6 +58,9 @@ pub enum ClientIp {
     Forwarded,
 }
 
+/// Fields that every request gets, and those that a scheme and the framing may add: room for them is made at once.
+const OWN_FIELDS: usize = 8;
+
 /// A field that the resource sets.
 #[derive(Clone, Debug)]
 struct Set {
@@ -138,6 +141,7 @@ impl Shape {
         trace(call);
         let Parts { headers, record, .. } = &mut **call;
         self.filter.apply(headers, switches);
+        headers.reserve(self.set.len() + OWN_FIELDS);
         if default_accept && headers.get(ACCEPT).is_some_and(|a| a == "*/*") && headers.get_all(ACCEPT).iter().count() == 1 {
             headers.remove(ACCEPT);
         }
