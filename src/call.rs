@@ -58,11 +58,6 @@ impl Call {
     pub fn new(parts: Parts) -> Self {
         Self(Box::new(parts))
     }
-
-    /// Takes the parts out, for the step that sends them.
-    pub fn into_parts(self) -> Parts {
-        *self.0
-    }
 }
 
 impl Deref for Call {

@@ -8,7 +8,7 @@ use http::Uri;
 use crate::error::Error;
 
 /// A path and a query in one piece of ASCII, as they go onto the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     text: String,
     path_end: usize,

@@ -87,33 +87,33 @@ impl Service<Call> for Forward {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let inner = self.0.clone();
-        super::pinned(async move { inner.exchange(call.into_parts()).await })
+        super::pinned(move || async move { inner.exchange(call).await })
     }
 }
 
 impl Inner {
-    async fn exchange(&self, parts: Parts) -> Answer {
-        let Parts { method, target, mut headers, mut body, deadline, expects_continue, upgrade, record, .. } = parts;
+    async fn exchange(&self, mut call: Call) -> Answer {
+        let Parts { method, target, headers, body, deadline, expects_continue, upgrade, record, .. } = &mut *call;
         if upgrade.is_some() && !self.upgrades {
             return Err(Error::Forbidden("This resource does not switch protocols.".into(), "Set websocket: true on the resource.".into()));
         }
-        let head = method == Method::HEAD;
+        let head = *method == Method::HEAD;
         let asked = upgrade.as_ref().and_then(|_| headers.get(UPGRADE).cloned());
         if asked.is_some() {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
-        let gate = hold_back(&mut body, expects_continue);
+        let gate = hold_back(body, *expects_continue);
         if gate.is_none() {
             headers.remove(EXPECT);
         }
-        if matches!(body, Body::Empty) && matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+        if matches!(body, Body::Empty) && matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
             // Some servers demand a length where a body could be (RFC 9110 section 8.6).
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = target.into_uri()?;
-        *request.headers_mut() = headers;
+        let mut request = Request::new(std::mem::take(body));
+        *request.method_mut() = std::mem::take(method);
+        *request.uri_mut() = std::mem::take(target).into_uri()?;
+        *request.headers_mut() = std::mem::take(headers);
         if let Some(gate) = gate {
             let opener = gate.clone();
             hyper::ext::on_informational(&mut request, move |informational| {
@@ -126,13 +126,13 @@ impl Inner {
                 gate.open();
             });
         }
-        let (mut response, lease) = self.send(request, &record).await?;
+        let (mut response, lease) = self.send(request, record).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch(response, lease, asked, upgrade);
+            return self.switch(response, lease, asked, upgrade.take());
         }
         let streams = is_event_stream(response.headers());
         response.extensions_mut().clear();
-        Ok(response.map(|incoming| self.stream(incoming, lease, head, streams, deadline)))
+        Ok(response.map(|incoming| self.stream(incoming, lease, head, streams, *deadline)))
     }
 
     /// Sends, and waits for the head of the answer.

@@ -93,15 +93,15 @@ impl<M: Step, S: Next> Service<Call> for Stepped<M, S> {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let this = self.0.clone();
-        pinned(async move { this.0.handle(call, &this.1).await })
+        pinned(move || async move { this.0.handle(call, &this.1).await })
     }
 }
 
 /// [`Box::pin`], but made where it will live: a future has room for all that it may ever hold, and moving that to the
 /// heap for every step of every request showed in profiles.
 #[inline(always)]
-pub fn pinned<F: Future>(future: F) -> Pin<Box<F>> {
-    Box::into_pin(Box::write(Box::new_uninit(), future))
+pub fn pinned<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
 /// A resource's stack behind one box, so that all resources have the same type.

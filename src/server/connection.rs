@@ -76,7 +76,7 @@ where
             let arrival = Arrival { request, peer, refusal, ending: watch.clone() };
             let (gateway, watch) = (gateway.clone(), watch.clone());
             // Boxed, so that an idle connection does not keep the room of a whole request.
-            pinned(async move {
+            pinned(move || async move {
                 let response = gateway.answer(arrival).await;
                 if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     watch.switch();

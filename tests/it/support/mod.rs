@@ -134,7 +134,11 @@ impl Gateway {
         let path = self.folder.path().join("audit.jsonl");
         let read = || -> Vec<serde_json::Value> {
             let text = fs::read_to_string(&path).unwrap_or_default();
-            text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+            let mut records: Vec<serde_json::Value> =
+                text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+            // Each core writes its lines when its buffer is a second old, so the file is not in the order of time.
+            records.sort_by_key(|record| record["time"].as_str().unwrap_or_default().to_owned());
+            records
         };
         eventually(|| Some(read()).filter(|records| records.len() >= count))
             .unwrap_or_else(|| panic!("{} of {count} records", read().len()))
