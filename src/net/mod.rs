@@ -1,8 +1,10 @@
 //! The way to an upstream: where it is, how TLS is spoken with it, a pool of connections per core, and what went wrong.
 
+mod background;
 mod cidr;
 mod dial;
 mod failure;
+mod fetch;
 mod guard;
 mod origin;
 pub mod pool;
@@ -10,8 +12,10 @@ pub mod tls;
 mod tunnel;
 mod wire;
 
+pub use background::Background;
 pub use cidr::Cidr;
 pub use failure::broken_body;
+pub use fetch::{Bounds, fetch};
 pub use origin::Origin;
 pub use pool::{Lease, Pool, Stats, Upstream};
 pub use tunnel::{Bytes, tunnel};

@@ -42,6 +42,22 @@ impl Origin {
         Ok(Self { https, host, port, authority })
     }
 
+    /// Takes an absolute URL apart: the origin, and what follows it (a path with its query, or nothing).
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence without a full stop.
+    pub fn of(url: &str) -> Result<(Self, &str), &'static str> {
+        let (scheme, rest) = url.split_once("://").ok_or("a URL needs a scheme and a host")?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err("a URL holds no user here; credentials go under `auth`");
+        }
+        if path.contains('#') || path.bytes().any(|b| !(0x21..=0x7e).contains(&b) || b == b'\\') {
+            return Err("the URL holds a fragment or a character that no URL may hold");
+        }
+        Ok((Self::parse(scheme, authority)?, path))
+    }
+
     /// Whether TLS is spoken.
     pub fn is_https(&self) -> bool {
         self.https
@@ -116,6 +132,21 @@ mod tests {
             assert_eq!(Origin::parse(scheme, authority).unwrap().to_string(), shown);
         }
         assert_eq!(Origin::parse("http", "[::1]:81").unwrap().ip(), Some("::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_url_is_an_origin_and_what_follows() {
+        for (url, origin, rest) in [
+            ("https://a.example/t?x=1", "https://a.example", "/t?x=1"),
+            ("http://a:81", "http://a:81", ""),
+            ("https://a?x", "https://a", "?x"),
+        ] {
+            let (found, path) = Origin::of(url).unwrap();
+            assert_eq!((found.to_string().as_str(), path), (origin, rest));
+        }
+        for wrong in ["a.example/t", "https://u:p@a/", "https://a/#f", "https://a/ b", "https://a/\\b", "https:///a", "https://a/\u{e4}"] {
+            assert!(Origin::of(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -107,6 +107,11 @@ impl Upstream {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Self { id, origin, tls, config, connect, queue, slots, waiting: AtomicUsize::new(0), freed: Notify::new() }
     }
+
+    /// Where it is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
 }
 
 /// What sending cost.
