@@ -1,5 +1,7 @@
 //! Bodies in both directions: empty, buffered, or streaming under limits. Nothing here holds a body whole, except
-//! [`collect`], which is bounded.
+//! [`collect`] and [`Kept`], which are bounded.
+
+mod kept;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +15,7 @@ use hyper::body::Incoming;
 
 use crate::error::Error;
 use crate::record::OpenRecord;
+pub use kept::{Kept, Spare};
 
 /// A body of either direction.
 #[derive(Debug, Default)]
@@ -24,8 +27,21 @@ pub enum Body {
     Full(Bytes),
     /// A client's body as it arrives, under the limits of the request.
     Inbound(Box<Inbound>),
+    /// One that may be sent a second time.
+    Kept(Kept),
     /// An upstream's body as it arrives; the box is whatever the sender wraps it in.
     Stream(Pin<Box<dyn Streamed>>),
+}
+
+impl Body {
+    /// Holds a client's body back until the gate opens; `None` where it is no client's, or at hand already.
+    pub fn gate(&mut self) -> Option<Gate> {
+        match self {
+            Self::Inbound(inbound) => Some(inbound.gate()),
+            Self::Kept(kept) => kept.gate(),
+            _ => None,
+        }
+    }
 }
 
 /// Any other body: an upstream's under its limits, a step's wrapping.
@@ -43,6 +59,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Inbound(inbound) => Pin::new(&mut **inbound).poll_frame(cx),
+            Self::Kept(kept) => Pin::new(kept).poll_frame(cx),
             Self::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
@@ -52,6 +69,7 @@ impl http_body::Body for Body {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Inbound(inbound) => inbound.is_end_stream(),
+            Self::Kept(kept) => kept.is_end_stream(),
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -61,6 +79,7 @@ impl http_body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Inbound(inbound) => inbound.size_hint(),
+            Self::Kept(kept) => kept.size_hint(),
             Self::Stream(stream) => stream.size_hint(),
         }
     }

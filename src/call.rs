@@ -3,6 +3,7 @@
 //! [`Call`] is a thin handle, so that passing it through a dozen steps costs nothing. Headers and target are the
 //! client's until `shape` has run; from there on they are the upstream's.
 
+use std::any::Any;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -10,9 +11,13 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method};
 
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::path::Target;
 use crate::record::OpenRecord;
+
+/// By what a scheme will know what it signed an attempt with: a token, a challenge, its turn to ask for one. It lives as
+/// long as the attempt and goes with it, also when the client leaves.
+pub type Ticket = Arc<dyn Any + Send + Sync>;
 
 /// Who is calling.
 #[derive(Clone, Debug)]
@@ -45,6 +50,8 @@ pub struct Parts {
     pub expects_continue: bool,
     /// The client's side of a protocol switch, where it asks for one.
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// Left by the scheme that has just signed, for itself.
+    pub ticket: Option<Ticket>,
     /// The audit record.
     pub record: OpenRecord,
 }
@@ -57,6 +64,55 @@ impl Call {
     /// Boxes the parts.
     pub fn new(parts: Parts) -> Self {
         Self(Box::new(parts))
+    }
+
+    /// Keeps the call as it stands for a second attempt, and up to `limit` bytes of its body as they are read.
+    pub fn spare(&mut self, limit: u64) -> Spare {
+        let body = self.body.spare(limit);
+        let call = Self::new(Parts {
+            method: self.method.clone(),
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: Body::Empty,
+            caller: self.caller.clone(),
+            deadline: self.deadline,
+            expects_continue: self.expects_continue,
+            upgrade: self.upgrade.clone(),
+            ticket: None,
+            record: self.record.clone(),
+        });
+        Spare { call, body }
+    }
+}
+
+/// A call that may be sent again.
+#[derive(Debug)]
+pub struct Spare {
+    call: Call,
+    body: body::Spare,
+}
+
+impl Spare {
+    /// The call as it was kept, without its body.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// Whether it can be sent again: its whole body is at hand or still to be read.
+    pub fn is_whole(&self) -> bool {
+        self.body.is_whole()
+    }
+
+    /// Whether the first attempt has read the body to its end.
+    pub fn is_read(&self) -> bool {
+        self.body.is_read()
+    }
+
+    /// The call for the second attempt; `None` where its body is gone.
+    pub fn take(self) -> Option<Call> {
+        let Self { mut call, body } = self;
+        call.body = body.take()?;
+        Some(call)
     }
 }
 

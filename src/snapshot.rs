@@ -96,7 +96,7 @@ impl Resource {
             compose(Steps {
                 shape: variant.shape,
                 in_flight: slots.clone().map(|slots| InFlight::new(slots, variant.timeouts.queue)),
-                sign: variant.auth.map(Sign::new),
+                sign: variant.auth.map(|auth| Sign::new(auth, plan.limits.buffer)),
                 forward: Forward::new(plan.upstream.clone(), timeouts, plan.limits.response_body, plan.websocket),
             })
         };

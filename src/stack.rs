@@ -229,6 +229,7 @@ impl Gateway {
             deadline,
             expects_continue,
             upgrade,
+            ticket: None,
             record: record.clone(),
         }))
     }

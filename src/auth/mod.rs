@@ -22,10 +22,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::HeaderName;
 use http::header::AUTHORIZATION;
+use http::{HeaderName, Response};
 
-use crate::call::Call;
+use crate::body::Body;
+use crate::call::{Call, Ticket};
 use crate::error::Error;
 use crate::tree::Problems;
 use fingerprint::Fingerprint;
@@ -56,6 +57,35 @@ pub enum Signing<'a> {
     Later(Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>),
 }
 
+/// An attempt that the upstream has answered.
+pub struct Attempt<'a> {
+    /// The call as it was before it was signed, without its body.
+    pub call: &'a Call,
+    /// What the scheme left in the call when it signed.
+    pub ticket: Option<&'a Ticket>,
+    /// Whether there can be a second attempt. If not, what is learnt serves the next call.
+    pub again: bool,
+    /// What the upstream says. The body may be read, if it is put back.
+    pub answer: &'a mut Response<Body>,
+}
+
+/// What a scheme makes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It goes to the client.
+    Stands,
+    /// It is a refusal that a fresh signature may turn into a success.
+    Again,
+}
+
+/// The work of renewing.
+pub enum Renewing<'a> {
+    /// Done.
+    Done(Result<Renewal, Error>),
+    /// Under way.
+    Later(Pin<Box<dyn Future<Output = Result<Renewal, Error>> + 'a>>),
+}
+
 /// One way to authenticate to an upstream. `Debug` of a scheme shows no secret.
 pub trait Scheme: std::fmt::Debug + Send + Sync {
     /// What it owns in the request.
@@ -79,6 +109,17 @@ pub trait Scheme: std::fmt::Debug + Send + Sync {
 
     /// Signs this attempt.
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a>;
+
+    /// Whether it looks at answers at all: only then calls are kept for a second attempt (ruling D36).
+    fn renews(&self) -> bool {
+        false
+    }
+
+    /// Looks at an upstream's answer, good or bad, to an attempt that this scheme signed: was it a refusal, and is a
+    /// second attempt worthwhile? There is at most one; its answer is shown here too, with `again` false.
+    fn renew<'a>(&'a self, _attempt: Attempt<'a>) -> Renewing<'a> {
+        Renewing::Done(Ok(Renewal::Stands))
+    }
 }
 
 /// What a scheme must know of its resource.
@@ -133,20 +174,54 @@ impl Auth {
         self.0.iter().try_for_each(|scheme| scheme.prepare(call))
     }
 
-    /// Signs this attempt with every scheme in turn; the first that fails ends it.
+    /// Signs this attempt with every scheme in turn; the first that fails ends it. Returns what they left for
+    /// [`Auth::renew`].
     ///
     /// # Errors
     /// What a scheme fails with; the call is then half signed and must not be sent.
-    pub async fn sign(&self, call: &mut Call) -> Result<(), Error> {
-        for scheme in self.0.iter() {
+    pub async fn sign(&self, call: &mut Call) -> Result<Tickets, Error> {
+        let mut tickets = Tickets::default();
+        for (index, scheme) in self.0.iter().enumerate() {
             match scheme.sign(call) {
                 Signing::Done(done) => done?,
                 Signing::Later(work) => work.await?,
             }
+            if let Some(ticket) = call.ticket.take() {
+                tickets.0.push((index, ticket));
+            }
         }
-        Ok(())
+        Ok(tickets)
+    }
+
+    /// Whether any scheme looks at answers.
+    pub fn renews(&self) -> bool {
+        self.0.iter().any(|scheme| scheme.renews())
+    }
+
+    /// Shows an answer to every scheme: one that wants a second attempt is enough. `call` is the call before it was
+    /// signed; `again` says whether it could be sent once more.
+    ///
+    /// # Errors
+    /// What a scheme fails with.
+    pub async fn renew(&self, call: &Call, tickets: &Tickets, again: bool, answer: &mut Response<Body>) -> Result<Renewal, Error> {
+        let mut all = Renewal::Stands;
+        for (index, scheme) in self.0.iter().enumerate() {
+            let ticket = tickets.0.iter().find(|(of, _)| *of == index).map(|(_, ticket)| ticket);
+            let one = match scheme.renew(Attempt { call, ticket, again, answer: &mut *answer }) {
+                Renewing::Done(done) => done?,
+                Renewing::Later(work) => work.await?,
+            };
+            if one == Renewal::Again {
+                all = one;
+            }
+        }
+        Ok(all)
     }
 }
+
+/// What the schemes left when they signed, each under its number.
+#[derive(Debug, Default)]
+pub struct Tickets(Vec<(usize, Ticket)>);
 
 /// What a scheme reads itself with.
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, Method};
 use serde_json::Value as Json;
 
-use crate::auth::{Auth, Context, read};
+use crate::auth::{Auth, Context, Scheme, read};
 use crate::body::Body;
 use crate::call::{Call, Caller, Parts};
 use crate::error::Error;
@@ -61,6 +61,11 @@ pub fn auth(json: Json) -> Auth {
     auth_at(json, "")
 }
 
+/// A scheme that a test has made.
+pub fn auth_of(scheme: impl Scheme + 'static) -> Auth {
+    Auth(std::sync::Arc::new([Box::new(scheme)]))
+}
+
 /// The problems with it, for a base path.
 pub fn complaints_at(json: Json, base_path: &str) -> Vec<String> {
     try_read(&json, base_path).1
@@ -83,6 +88,7 @@ pub fn call(target: &str) -> Call {
         deadline: None,
         expects_continue: false,
         upgrade: None,
+        ticket: None,
         record: Rc::new(RefCell::new(record())),
     })
 }

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tower::Service;
 
 use super::Answer;
-use crate::body::{Alarm, Body, Gate};
+use crate::body::{Alarm, Body};
 use crate::call::{Call, Parts};
 use crate::error::{Breach, Error, Stage};
 use crate::net::{self, Lease, Upstream};
@@ -102,7 +102,8 @@ impl Inner {
         if asked.is_some() {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
-        let gate = hold_back(body, *expects_continue);
+        // With `Expect: 100-continue` the body waits until the upstream wants it.
+        let gate = if *expects_continue { body.gate() } else { None };
         if gate.is_none() {
             headers.remove(EXPECT);
         }
@@ -207,14 +208,6 @@ impl Inner {
             alarm: Alarm::default(),
             silent_since: None,
         }))
-    }
-}
-
-/// With `Expect: 100-continue` the body waits until the upstream wants it.
-fn hold_back(body: &mut Body, expects_continue: bool) -> Option<Gate> {
-    match body {
-        Body::Inbound(inbound) if expects_continue => Some(inbound.gate()),
-        _ => None,
     }
 }
 
