@@ -347,7 +347,7 @@ fn jwk(text: &str) -> Result<Key, KeyError> {
             .ok_or(KeyError("a part of the private key is missing from the JWK, or is not base64url", "RFC 7518 section 6"))
     };
     let kind = match text("kty") {
-        Some("RSA") => rsa_jwk(&part)?,
+        Some("RSA") => rsa_jwk(part)?,
         Some("EC") => {
             let name = text("crv").unwrap_or_default();
             let (curve, algorithm, _) = CURVES.iter().find(|(.., curve)| *curve == name).ok_or(DAMAGED)?;
@@ -365,7 +365,9 @@ fn jwk(text: &str) -> Result<Key, KeyError> {
     Ok(Key { kind, id: text("kid").map(str::to_owned) })
 }
 
-fn rsa_jwk(part: &dyn Fn(&str) -> Result<Zeroizing<Vec<u8>>, KeyError>) -> Result<Kind, KeyError> {
+type Part = Result<Zeroizing<Vec<u8>>, KeyError>;
+
+fn rsa_jwk(part: impl Fn(&str) -> Part) -> Result<Kind, KeyError> {
     let bare = |bytes: Zeroizing<Vec<u8>>| bytes.iter().copied().skip_while(|b| *b == 0).collect::<Vec<u8>>();
     let components = rsa::KeyPairComponents {
         public_key: PublicKeyComponents { n: bare(part("n")?), e: bare(part("e")?) },
