@@ -19,6 +19,28 @@ use crate::record::OpenRecord;
 /// long as the attempt and goes with it, also when the client leaves.
 pub type Ticket = Arc<dyn Any + Send + Sync>;
 
+/// What is left to do to the fields of a request once its connection is chosen, each time it is put onto one: numbers
+/// that must rise within a connection and never come twice (ruling H12).
+pub struct Finish(Box<dyn FnMut(&mut HeaderMap)>);
+
+impl Finish {
+    /// Does this.
+    pub fn new(finish: impl FnMut(&mut HeaderMap) + 'static) -> Self {
+        Self(Box::new(finish))
+    }
+
+    /// Does it to these fields.
+    pub fn apply(&mut self, headers: &mut HeaderMap) {
+        (self.0)(headers);
+    }
+}
+
+impl std::fmt::Debug for Finish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Finish")
+    }
+}
+
 /// Who is calling.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -52,6 +74,8 @@ pub struct Parts {
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// Left by the scheme that has just signed, for itself.
     pub ticket: Option<Ticket>,
+    /// What must wait for the connection. At most one scheme of a list needs it, as it concerns `Authorization`.
+    pub finish: Option<Finish>,
     /// The audit record.
     pub record: OpenRecord,
 }
@@ -79,6 +103,7 @@ impl Call {
             expects_continue: self.expects_continue,
             upgrade: self.upgrade.clone(),
             ticket: None,
+            finish: None,
             record: self.record.clone(),
         });
         Spare { call, body }

@@ -230,6 +230,7 @@ impl Gateway {
             expects_continue,
             upgrade,
             ticket: None,
+            finish: None,
             record: record.clone(),
         }))
     }

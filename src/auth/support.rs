@@ -89,6 +89,7 @@ pub fn call(target: &str) -> Call {
         expects_continue: false,
         upgrade: None,
         ticket: None,
+        finish: None,
         record: Rc::new(RefCell::new(record())),
     })
 }

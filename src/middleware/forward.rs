@@ -16,7 +16,7 @@ use tower::Service;
 
 use super::Answer;
 use crate::body::{Alarm, Body};
-use crate::call::{Call, Parts};
+use crate::call::{Call, Finish, Parts};
 use crate::error::{Breach, Error, Stage};
 use crate::net::{self, Lease, Upstream};
 use crate::record::OpenRecord;
@@ -93,7 +93,7 @@ impl Service<Call> for Forward {
 
 impl Inner {
     async fn exchange(&self, mut call: Call) -> Answer {
-        let Parts { method, target, headers, body, deadline, expects_continue, upgrade, record, .. } = &mut *call;
+        let Parts { method, target, headers, body, deadline, expects_continue, upgrade, finish, record, .. } = &mut *call;
         if upgrade.is_some() && !self.upgrades {
             return Err(Error::Forbidden("This resource does not switch protocols.".into(), "Set websocket: true on the resource.".into()));
         }
@@ -127,7 +127,7 @@ impl Inner {
                 gate.open();
             });
         }
-        let (mut response, lease) = self.send(request, record).await?;
+        let (mut response, lease) = self.send(request, finish.take(), record).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(response, lease, asked, upgrade.take());
         }
@@ -137,7 +137,12 @@ impl Inner {
     }
 
     /// Sends, and waits for the head of the answer.
-    async fn send(&self, request: Request<Body>, record: &OpenRecord) -> Result<(Response<Incoming>, Lease<Body>), Error> {
+    async fn send(
+        &self,
+        request: Request<Body>,
+        finish: Option<Finish>,
+        record: &OpenRecord,
+    ) -> Result<(Response<Incoming>, Lease<Body>), Error> {
         let sent = Instant::now();
         let mut limit = None;
         let mut moved = 0;
@@ -156,7 +161,7 @@ impl Inner {
                 *limit = Instant::now() + self.timeouts.head;
             }
         };
-        let result = pool.send(&self.upstream, request, &mut stats, patience).await;
+        let result = pool.send(&self.upstream, request, finish, &mut stats, patience).await;
         let mut record = record.borrow_mut();
         record.attempts += stats.attempts.max(1);
         record.timings.queue += micros(stats.queue);

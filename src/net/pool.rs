@@ -24,6 +24,7 @@ use super::dial::{self, Connected};
 use super::wire::Wire;
 use super::{failure, tls};
 use crate::body::Alarm;
+use crate::call::Finish;
 use crate::error::{Breach, Error};
 use crate::net::Origin;
 use crate::tree::{Fields, Node, Problems, Value};
@@ -275,7 +276,7 @@ where
     /// Sends a request and waits for the head of the answer. A request that no byte of was sent goes out again on
     /// another connection; one that died on a reused connection before any byte of an answer does so once, if it is
     /// safe and has no body (ruling D19).
-    /// While there is no answer `patience` is asked how long that may go on.
+    /// `finish` is done to its fields each time. While there is no answer `patience` is asked how long that may go on.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -283,6 +284,7 @@ where
         &self,
         upstream: &Arc<Upstream>,
         mut request: Request<B>,
+        mut finish: Option<Finish>,
         stats: &mut Stats,
         mut patience: impl FnMut(&mut Alarm, &mut Context<'_>) -> Poll<Error>,
     ) -> Result<(Response<Incoming>, Lease<B>), Error> {
@@ -294,6 +296,9 @@ where
                 None => Box::pin(self.connection(upstream, stats)).await?,
             };
             let mut lease = Lease { pool: self.clone(), upstream: upstream.clone(), connection: Some(connection) };
+            if let Some(finish) = &mut finish {
+                finish.apply(request.headers_mut());
+            }
             let again = if reused { copy(&request) } else { None };
             let Some(connection) = &mut lease.connection else { return Err(Error::Internal("a lease without a connection".into())) };
             let mut sending = pin!(connection.sender.try_send_request(request));
