@@ -1,20 +1,20 @@
 //! One client connection: the edge, hyper, and the gateway behind it.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Waker;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
+use super::connected::Connected;
 use super::edge::{Edge, Limits, Watch};
 use crate::middleware::audit::Ending;
 use crate::middleware::pinned;
@@ -22,6 +22,8 @@ use crate::stack::{Arrival, Gateway, Peer};
 
 /// Where hyper's writes switch from copying small pieces to writing them as they are.
 const WRITE_BUFFER: usize = 64 * 1024;
+/// How long the end of a connection at rest may take, where TLS says goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Ending for Watch {
     fn ended(&self) {
@@ -29,75 +31,121 @@ impl Ending for Watch {
     }
 }
 
-/// Tells the connections of one core that it drains. Each says once how to wake it, so that waiting for the drain
-/// costs a request nothing.
-#[derive(Debug, Default)]
-pub struct Drain {
-    begun: Cell<bool>,
-    connections: RefCell<HashMap<u64, Waker>>,
-    next: Cell<u64>,
-}
-
-impl Drain {
-    /// From now on every connection is closed as soon as it is idle.
-    pub fn begin(&self) {
-        self.begun.set(true);
-        self.connections.borrow().values().for_each(Waker::wake_by_ref);
-    }
-
-    fn enter(&self, waker: Waker) -> u64 {
-        let number = self.next.get();
-        self.next.set(number + 1);
-        self.connections.borrow_mut().insert(number, waker);
-        number
-    }
-}
-
-/// Leaves the drain's list however a connection ends.
-struct Entered<'d>(&'d Drain, u64);
-
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        self.0.connections.borrow_mut().remove(&self.1);
-    }
-}
-
-/// Serves one connection to its end. Once `drain` has begun it is closed as soon as it is idle.
-pub async fn serve<I>(io: I, peer: Peer, limits: Limits, gateway: Rc<Gateway>, drain: Rc<Drain>)
+/// Serves one connection to its end.
+///
+/// hyper, its buffers and the room for a call are there only while something happens: a connection that rests is a
+/// socket and an edge.
+pub async fn serve<I>(io: I, peer: Peer, limits: Limits, gateway: Rc<Gateway>, connected: Rc<Connected>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Arc::new(Watch::default());
-    let edge = Edge::new(io, limits, watch.clone());
-    let service = {
-        let watch = watch.clone();
-        service_fn(move |request| {
-            let refusal = watch.begin();
-            let arrival = Arrival { request, peer, refusal, ending: watch.clone() };
-            let (gateway, watch) = (gateway.clone(), watch.clone());
-            // Boxed, so that an idle connection does not keep the room of a whole request.
-            pinned(move || async move {
-                let response = gateway.answer(arrival).await;
-                if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-                    watch.switch();
-                }
-                Ok::<_, Infallible>(response)
-            })
-        })
+    let mut edge = Box::new(Edge::new(io, limits, watch.clone()));
+    let mut place = None;
+    let mut look = |cx: &mut Context<'_>| {
+        place.get_or_insert_with(|| connected.enter(watch.clone(), cx.waker().clone()));
+        if connected.draining() {
+            watch.drain();
+        }
     };
+    loop {
+        let arrived = poll_fn(|cx| {
+            look(cx);
+            edge.poll_arrival(cx)
+        });
+        if !arrived.await {
+            let _ = tokio::time::timeout(GOODBYE, edge.shutdown()).await;
+            return;
+        }
+        let _awake = connected.rouse();
+        let home = Arc::default();
+        let lent = Lent { edge: Some(edge), home: Arc::clone(&home) };
+        let mut exchanges = pinned(|| exchanges(lent, peer, limits, &gateway, &watch));
+        let over = poll_fn(|cx| {
+            look(cx);
+            match exchanges.as_mut().poll(cx) {
+                Poll::Pending if watch.rests() => Poll::Ready(false),
+                poll => poll.map(|()| true),
+            }
+        });
+        let over = over.await;
+        drop(exchanges);
+        match home.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(back) if !over => edge = back,
+            _ => return,
+        }
+    }
+}
+
+/// Requests and answers by hyper, until the connection is over.
+async fn exchanges<I>(io: Lent<I>, peer: Peer, limits: Limits, gateway: &Rc<Gateway>, watch: &Arc<Watch>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let refusal = watch.begin();
+        let arrival = Arrival { request, peer, refusal, ending: watch.clone() };
+        let (gateway, watch) = (gateway.clone(), watch.clone());
+        // Boxed, so that a connection between two requests does not keep the room of a whole one.
+        pinned(move || async move {
+            let response = gateway.answer(arrival).await;
+            if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                watch.switch();
+            }
+            Ok::<_, Infallible>(response)
+        })
+    });
     let mut builder = http1::Builder::new();
     // The edge times heads and idleness (ruling H3), and bounds heads before hyper sees them.
     builder.header_read_timeout(None::<Duration>).max_buf_size(WRITE_BUFFER.max(limits.bounds.bytes + 8192));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(edge), service).with_upgrades());
-    let mut entered = None;
-    let ended = poll_fn(|cx| {
-        entered.get_or_insert_with(|| Entered(&drain, drain.enter(cx.waker().clone())));
-        if drain.begun.get() {
-            watch.drain();
-        }
-        connection.as_mut().poll(cx)
-    });
-    if let Err(error) = ended.await {
+    if let Err(error) = builder.serve_connection(TokioIo::new(io), service).with_upgrades().await {
         tracing::debug!("a client connection ended: {error}");
+    }
+}
+
+/// An edge that hyper has for as long as something happens. It comes home when hyper is let go.
+struct Lent<I> {
+    edge: Option<Box<Edge<I>>>,
+    home: Arc<Mutex<Option<Box<Edge<I>>>>>,
+}
+
+impl<I> Drop for Lent<I> {
+    fn drop(&mut self) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.edge.take();
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Lent<I> {
+    /// The edge, which is there until the drop.
+    fn edge(&mut self) -> io::Result<Pin<&mut Edge<I>>> {
+        self.edge.as_deref_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Lent<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.edge()?.poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lent<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.edge()?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.edge()?.poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.edge()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.edge()?.poll_shutdown(cx)
     }
 }

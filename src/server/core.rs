@@ -8,7 +8,8 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_local;
 
-use super::connection::{self, Drain};
+use super::connected::Connected;
+use super::connection;
 use super::edge::Limits;
 use super::leave::{End, Leaving, Step, reached};
 use super::listen;
@@ -68,7 +69,7 @@ struct Core {
     connections: Arc<Semaphore>,
     doors: Vec<Door>,
     end: watch::Receiver<End>,
-    connected: Rc<Drain>,
+    connected: Rc<Connected>,
     patience: Duration,
     live: Rc<tokio::sync::Notify>,
     count: std::cell::Cell<usize>,
@@ -117,10 +118,12 @@ impl Core {
     ) -> std::io::Result<()> {
         spawn_local(async move { audit.flush_every().await });
         spawn_local(async { net::here().sweep_every().await });
+        let connected = self.connected.clone();
+        spawn_local(async move { connected.rest_every().await });
         let core = self.clone();
         spawn_local(async move {
             reached(End::Drain, &mut core.end.clone()).await;
-            core.connected.begin();
+            core.connected.drain();
         });
         let mut accepting = Vec::new();
         for (socket, door) in sockets {

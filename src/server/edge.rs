@@ -6,6 +6,7 @@
 //! refusals are rendered, audited and put in order like every other answer. It changes no byte of what passes.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,8 @@ const LINGER_BYTES: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// What a client may send ahead while its request is being served; beyond that it waits in the kernel.
 const AHEAD_BYTES: usize = 64 * 1024;
+/// How much of a head is read at once where a connection rests; what is longer is read by hyper.
+const ARRIVAL_BYTES: usize = 2048;
 /// How long an idle connection is kept once the gateway drains: long enough for a request that is on its way.
 const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
@@ -56,6 +59,12 @@ pub struct Watch {
     /// When the drain began, in microseconds since `born`, and one more; zero before it.
     draining: AtomicU64,
     tunnel: AtomicBool,
+    /// hyper waits for the next head, and has been given all that arrived.
+    quiet: AtomicBool,
+    /// The client has not taken all that hyper has written.
+    unsent: AtomicBool,
+    /// hyper is to be let go once it has nothing to do.
+    rest: AtomicBool,
     /// How many heads hyper was given, and which of them is a stand-in.
     heads: AtomicU64,
     served: AtomicU64,
@@ -73,6 +82,9 @@ impl Default for Watch {
             waker: Mutex::new(None),
             draining: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
+            unsent: AtomicBool::new(false),
+            rest: AtomicBool::new(false),
             heads: AtomicU64::new(0),
             served: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -138,6 +150,29 @@ impl Watch {
         self.tunnel.store(true, Ordering::Release);
     }
 
+    /// Tells the connection to let hyper go if it still idles when it is polled.
+    pub fn rest(&self) {
+        self.rest.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether hyper may be let go. To be asked once it has been polled.
+    pub fn rests(&self) -> bool {
+        self.rest.load(Ordering::Relaxed) && self.idles()
+    }
+
+    /// Whether hyper has had nothing to do for some time.
+    pub fn idles_for(&self, time: Duration) -> bool {
+        self.idles() && self.last_end().elapsed() >= time
+    }
+
+    /// Whether hyper has nothing to read, to write or to remember.
+    fn idles(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
+            && !self.unsent.load(Ordering::Relaxed)
+            && !self.busy.load(Ordering::Acquire)
+            && self.heads.load(Ordering::Relaxed) == self.served.load(Ordering::Relaxed)
+    }
+
     fn refuse(&self, error: Error) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.refused.store(self.heads.load(Ordering::Relaxed) + 1, Ordering::Release);
@@ -195,6 +230,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
 
     /// Reads up to one whole head into `buf`. Whatever is not a judged head stays in `held`.
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.watch.quiet.store(false, Ordering::Relaxed);
         if self.watch.busy.load(Ordering::Acquire) {
             return self.poll_busy(cx, buf);
         }
@@ -232,7 +268,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
             self.held.extend_from_slice(&buf.filled()[before..]);
             buf.set_filled(before);
         }
-        if !self.held.is_empty() {
+        if self.held.is_empty() {
+            self.watch.quiet.store(true, Ordering::Relaxed);
+        } else {
             self.watch.wake_at_end(cx);
         }
         Poll::Pending
@@ -354,9 +392,35 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        ready!(self.alarm.poll(self.watch.closing(self.quiet_since, self.limits.idle), cx));
+        self.watch.quiet.store(true, Ordering::Relaxed);
+        ready!(self.alarm.poll(self.closing(), cx));
         // As if the client had closed: hyper ends the connection without a word, as HTTP wants it.
         Poll::Ready(Ok(()))
+    }
+
+    fn closing(&self) -> Instant {
+        self.watch.closing(self.quiet_since, self.limits.idle)
+    }
+
+    /// Waits for the next head to begin, where there is no hyper to read it. Returns false if the connection is over:
+    /// the client has left, or has been idle for too long.
+    pub fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.watch.quiet.store(false, Ordering::Relaxed);
+        self.watch.rest.store(false, Ordering::Relaxed);
+        let mut space = [const { MaybeUninit::uninit() }; ARRIVAL_BYTES];
+        let mut buf = ReadBuf::uninit(&mut space);
+        match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) => {
+                self.held = buf.filled().to_vec();
+                Poll::Ready(!self.held.is_empty())
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(false),
+            Poll::Pending => {
+                self.held = Vec::new();
+                ready!(self.alarm.poll(self.closing(), cx));
+                Poll::Ready(false)
+            }
+        }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -396,9 +460,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
     /// Waits for a client that does not read, as long as it may take.
     fn poll_stall<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.watch.unsent.store(false, Ordering::Relaxed);
+            }
             return written;
         }
+        self.watch.unsent.store(true, Ordering::Relaxed);
         let since = *self.stalled.get_or_insert_with(Instant::now);
         ready!(self.stall_alarm.poll(since + self.limits.stall, cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))

@@ -3,6 +3,7 @@
 //! connections that no core accepts by itself.
 
 mod chunks;
+mod connected;
 mod connection;
 mod core;
 pub mod edge;

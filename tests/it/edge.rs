@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::forwarding::gateway;
+use crate::streaming::{connect, read_one, read_until};
 use crate::support::{Gateway, PATIENCE, Reply, Upstream, find};
 
 #[test]
@@ -145,6 +146,56 @@ fn a_slow_head_is_answered_408_and_an_idle_connection_is_closed_without_a_word()
     // Idle time counts from the end of the last answer.
     let all = gateway.raw(b"GET /r/up/a HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(all.starts_with(b"HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_connection_that_idles_after_an_answer_is_closed_without_a_word() {
+    let upstream = Upstream::ok();
+    let gateway = Gateway::start(&format!(
+        "server: {{ listen: \"127.0.0.1:{{port}}\", timeouts: {{ idle: 400ms }} }}\nresources: {{ up: {{ base_url: {} }} }}\n",
+        upstream.url()
+    ));
+    let mut stream = connect(&gateway);
+    stream.write_all(b"GET /r/up/a HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert!(String::from_utf8_lossy(&all).ends_with("{\"ok\":true}"));
+}
+
+#[test]
+fn a_connection_that_has_rested_goes_on_where_it_was() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "");
+    let mut stream = connect(&gateway);
+    let rest = || std::thread::sleep(Duration::from_millis(700));
+    rest();
+    for parts in [
+        &["GET /r/up/whole HTTP/1.1\r\nHost: localhost\r\n\r\n"][..],
+        &["GET /r/up/halves HTTP/1.1\r\nHo", "st: localhost\r\n\r\n"],
+        &["POST /r/up/length HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nab", "cdef"],
+        &["POST /r/up/chunks HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabc", "def\r\n0\r\n\r\n"],
+        &[&format!("GET /r/up/long HTTP/1.1\r\nHost: localhost\r\nA: {}\r\n\r\n", "a".repeat(20_000))],
+        // A pause between the parts of a head is no rest.
+        &["GET /r/up/slow HTTP/1.1\r\nHo", "", "st: localhost\r\n\r\n"],
+    ] {
+        for part in parts {
+            stream.write_all(part.as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(if part.is_empty() { 700 } else { 20 }));
+        }
+        read_until(&mut stream, b"{\"ok\":true}");
+        rest();
+    }
+    // What is sent ahead is answered too, and a head that is refused after a rest ends the connection.
+    stream.write_all("GET /r/up/ahead HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3).as_bytes()).unwrap();
+    (0..3).for_each(|_| _ = read_one(&mut stream, b"{\"ok\":true}"));
+    rest();
+    stream.write_all(b"GET /r/up/bad HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n").unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert_eq!(Reply::parse(&all).code(), "bad-request");
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 9);
+    assert!(seen[2..4].iter().all(|s| s.body == b"abcdef"));
 }
 
 #[test]
