@@ -8,7 +8,7 @@
 //! - [`middleware`]: the steps of the stack, one file each
 //! - [`auth`], [`audit`]: what the gateway presents to upstreams; the audit log
 //! - [`net`]: the way to an upstream
-//! - [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`clock`], [`telemetry`]: the ground
+//! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`clock`], [`telemetry`]: the ground
 
 pub mod admin;
 pub mod audit;
@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod http1;
 pub mod key;
 pub mod middleware;
 pub mod mock;

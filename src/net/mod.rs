@@ -8,6 +8,7 @@ mod fetch;
 mod guard;
 mod origin;
 pub mod pool;
+mod strict;
 pub mod tls;
 mod tunnel;
 mod wire;

@@ -17,11 +17,12 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::dial::{self, Connected};
-use super::wire::Wire;
+use super::strict::{Exchange, HEAD_BYTES, Strict};
 use super::{failure, tls};
 use crate::body::Alarm;
 use crate::call::Finish;
@@ -31,8 +32,6 @@ use crate::tree::{Fields, Node, Problems, Value};
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Largest head of an answer.
-const HEAD_BYTES: usize = 256 * 1024;
 /// How often a request that was handed back unsent is tried on another connection.
 const UNSENT_MAX: u32 = 4;
 
@@ -155,6 +154,7 @@ struct Shelf<B> {
 struct Connection<B> {
     sender: SendRequest<B>,
     task: AbortHandle,
+    exchange: Arc<Exchange>,
     born: Instant,
     rested: Instant,
     /// Kept with the connection, so that its timer is made once and not for each request.
@@ -205,7 +205,12 @@ impl<B> Pool<B> {
         let young = now.duration_since(connection.born) < upstream.config.max_age;
         let mut idle = self.0.idle.borrow_mut();
         let shelf = idle.entry(upstream.id).or_insert_with(|| Shelf { upstream: upstream.clone(), connections: Vec::new() });
-        if connection.sender.is_closed() || !young || shelf.connections.len() >= upstream.config.max_idle || !wanted {
+        if connection.sender.is_closed()
+            || !connection.exchange.reusable()
+            || !young
+            || shelf.connections.len() >= upstream.config.max_idle
+            || !wanted
+        {
             // Dropping the sender ends the connection once its last bytes have gone.
             return;
         }
@@ -301,6 +306,7 @@ where
             }
             let again = if reused { copy(&request) } else { None };
             let Some(connection) = &mut lease.connection else { return Err(Error::Internal("a lease without a connection".into())) };
+            connection.exchange.begin(request.method(), request.headers());
             let mut sending = pin!(connection.sender.try_send_request(request));
             let alarm = &mut connection.alarm;
             let result = poll_fn(|cx| match sending.as_mut().poll(cx) {
@@ -352,10 +358,10 @@ where
     fn ready(&self, upstream: &Upstream) -> Option<Connection<B>> {
         let connection = self.take(upstream)?;
         // Its age is looked at when it is put back, and by the sweep.
-        if connection.sender.is_ready() {
+        if connection.sender.is_ready() && connection.exchange.reusable() {
             return Some(connection);
         }
-        if !connection.sender.is_closed() {
+        if !connection.sender.is_closed() && connection.exchange.reusable() {
             // Not ready yet: whoever looks closer finds it where it was.
             self.give_back(upstream, connection);
         }
@@ -366,7 +372,7 @@ where
     async fn connection(&self, upstream: &Arc<Upstream>, stats: &mut Stats) -> Result<(Connection<B>, bool), Error> {
         while let Some(mut connection) = self.take(upstream) {
             let ready = connection.sender.is_ready() || (!connection.sender.is_closed() && connection.sender.ready().await.is_ok());
-            if ready && connection.born.elapsed() < upstream.config.max_age {
+            if ready && connection.exchange.reusable() && connection.born.elapsed() < upstream.config.max_age {
                 return Ok((connection, true));
             }
         }
@@ -415,8 +421,8 @@ where
         let (give, given) = tokio::sync::oneshot::channel();
         tokio::task::spawn_local(async move {
             let opened = match dial::dial(&upstream.origin, upstream.tls.as_ref(), upstream.connect).await {
-                Ok(Connected::Plain(stream)) => handshake(TokioIo::new(Wire(stream)), permit).await,
-                Ok(Connected::Tls(stream)) => handshake(TokioIo::new(Wire(stream)), permit).await,
+                Ok(Connected::Plain(stream)) => handshake(stream, permit).await,
+                Ok(Connected::Tls(stream)) => handshake(stream, permit).await,
                 Err(error) => Err(error),
             };
             if let Err(Ok(connection)) = give.send(opened) {
@@ -450,12 +456,14 @@ impl Drop for Waiting<'_> {
 
 async fn handshake<I, B>(io: I, permit: OwnedSemaphorePermit) -> Result<Connection<B>, Error>
 where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_BYTES);
+    let exchange = Arc::new(Exchange::default());
+    let io = TokioIo::new(Strict::new(io, exchange.clone()));
     let (sender, connection) = builder.handshake(io).await.map_err(|error| failure::exchange(&error))?;
     let task = tokio::task::spawn_local(async move {
         let _permit = permit;
@@ -464,7 +472,7 @@ where
         }
     });
     let now = Instant::now();
-    Ok(Connection { sender, task: task.abort_handle(), born: now, rested: now, alarm: Alarm::default() })
+    Ok(Connection { sender, task: task.abort_handle(), exchange, born: now, rested: now, alarm: Alarm::default() })
 }
 
 /// A copy of a request that may be sent twice: safe, and without a body.

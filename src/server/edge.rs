@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-use super::chunks::Chunks;
-use super::head::{Bounds, Framing, Judged, judge};
+use super::head::{Bounds, Framing, Judged, Reader, judge};
 use crate::body::Alarm;
 use crate::error::Error;
+use crate::http1::Chunks;
 
 /// What stands in for a refused head. The service never looks at it.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -200,6 +200,8 @@ pub struct Edge<I> {
     state: State,
     /// Bytes that arrived too early: half a head, or what was pipelined behind a body.
     held: Vec<u8>,
+    /// How far the head in `held` has been judged. Heads mostly come whole, so there is none then.
+    reader: Option<Box<Reader>>,
     limits: Limits,
     watch: Arc<Watch>,
     alarm: Alarm,
@@ -217,6 +219,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
             io,
             state: State::Head { since: None },
             held: Vec::new(),
+            reader: None,
             limits,
             watch,
             alarm: Alarm::default(),
@@ -293,7 +296,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
     fn release_held(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let State::Head { since } = &mut self.state else { return self.release_body(buf) };
         since.get_or_insert_with(Instant::now);
-        match judge(&self.held, self.limits.bounds) {
+        match self.reader.get_or_insert_default().judge(&self.held, self.limits.bounds) {
             Judged::Partial => false,
             Judged::Refused(error) => {
                 self.refuse(error);
@@ -337,6 +340,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
     }
 
     fn enter(&mut self, framing: Framing) {
+        self.reader = None;
         self.watch.heads.fetch_add(1, Ordering::Relaxed);
         self.state = match framing {
             Framing::Length(0) => State::Head { since: None },

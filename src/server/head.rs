@@ -1,11 +1,12 @@
-//! Judges the bytes of a request head: complete, incomplete, or refused (RFC 9112 sections 2 to 6).
+//! Judges the bytes of a request head as they arrive: whole, not yet whole, or refused (RFC 9112 sections 2 to 6).
 //!
-//! Strict where hyper is lenient: what could be read two ways is refused. Only framing and form are judged here;
-//! what a path or a field means is the stack's business.
+//! Strict where hyper is lenient: what could be read two ways is refused, and at the first line that is wrong. Only
+//! framing and form are judged here; what a path or a field means is the stack's business.
 
 use std::borrow::Cow;
 
 use crate::error::Error;
+use crate::http1::{Fault, Framed, Lines, Version, field, folded, is_token};
 
 /// Bounds of a request head.
 #[derive(Clone, Copy, Debug)]
@@ -45,103 +46,146 @@ pub enum Judged {
 
 /// Longest method: `UPDATEREDIRECTREF`, the longest registered one, has 17 bytes.
 const METHOD_MAX: usize = 32;
-/// Longest number in `Content-Length`: what fits 64 bits, short of overflow.
-const LENGTH_DIGITS_MAX: usize = 18;
+/// Longest target: hyper's own limit is 64 KiB, and a base path and parameters come to it.
+const TARGET_MAX: usize = 60 * 1024;
+/// Longest name of a field.
+const NAME_MAX: usize = 256;
+/// Longest `Host`: 255 bytes of name, a colon, five digits (RFC 1035 section 2.3.4).
+const HOST_MAX: usize = 261;
 /// Empty lines before a request line that are skipped (RFC 9112 section 2.2).
 const EMPTY_LINES_MAX: usize = 4;
 
 /// Judges `bytes`, which begin where a request may begin.
 pub fn judge(bytes: &[u8], bounds: Bounds) -> Judged {
-    let start = skip_empty_lines(bytes);
-    let Some(length) = find_end(&bytes[start..]) else {
-        return partial(&bytes[start..], bounds);
-    };
-    if length > bounds.bytes {
-        return Judged::Refused(too_large());
-    }
-    let end = start + length;
-    match read(&bytes[start..end], bounds) {
-        Ok(framing) => Judged::Head { start, end, framing },
-        Err(error) => Judged::Refused(error),
-    }
+    Reader::default().judge(bytes, bounds)
 }
 
-fn skip_empty_lines(bytes: &[u8]) -> usize {
-    let mut start = 0;
-    while start < 2 * EMPTY_LINES_MAX && bytes[start..].starts_with(b"\r\n") {
-        start += 2;
-    }
-    start
+/// Judges one head that arrives in pieces, each line once.
+#[derive(Debug, Default)]
+pub struct Reader {
+    lines: Lines,
+    /// Where the head begins.
+    start: usize,
+    empty: usize,
+    version: Option<Version>,
+    host: bool,
+    framed: Framed,
+    expects: bool,
+    fields: usize,
 }
 
-/// The length of the head with its empty line. A bare LF ends it too: it is refused by `read`, but must not make the
-/// gateway wait for more.
-fn find_end(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
-        let line_end = from + at + 1;
-        match bytes.get(line_end..) {
-            Some([b'\r', b'\n', ..]) => return Some(line_end + 2),
-            Some([b'\n', ..]) => return Some(line_end + 1),
-            _ => from = line_end,
+impl Reader {
+    /// Judges `bytes`: those that were judged before, and what has arrived since.
+    pub fn judge(&mut self, bytes: &[u8], bounds: Bounds) -> Judged {
+        match self.read(bytes, bounds) {
+            Ok(Some(framing)) => Judged::Head { start: self.start, end: self.lines.at(), framing },
+            Ok(None) => Judged::Partial,
+            Err(error) => Judged::Refused(error),
         }
     }
-    None
-}
 
-/// An incomplete head is waited for, unless it is too large or wrong already.
-fn partial(bytes: &[u8], bounds: Bounds) -> Judged {
-    if bytes.len() > bounds.bytes {
-        return Judged::Refused(too_large());
+    fn read(&mut self, bytes: &[u8], bounds: Bounds) -> Result<Option<Framing>, Error> {
+        if self.version.is_none() && !bytes.get(self.lines.at()).is_none_or(|b| is_token(*b) || *b == b'\r') {
+            return Err(refuse("The request does not begin with a method.", "Speak HTTP/1.1; on a TLS listener, use https."));
+        }
+        while let Some(line) = self.lines.next(bytes).map_err(faulty)? {
+            if self.lines.at() - self.start > bounds.bytes {
+                return Err(too_large());
+            }
+            let Some(version) = self.version else {
+                self.first_line(line)?;
+                continue;
+            };
+            if line.is_empty() {
+                return self.finish(version).map(Some);
+            }
+            self.fields += 1;
+            if self.fields > bounds.fields {
+                return Err(Error::HeadersTooLarge(
+                    format!("The head has more than {} fields (server.limits.headers).", bounds.fields).into(),
+                ));
+            }
+            self.field(line)?;
+        }
+        if bytes.len() - self.start > bounds.bytes { Err(too_large()) } else { Ok(None) }
     }
-    if !bytes.first().is_none_or(|b| is_token(*b) || *b == b'\r') {
-        return Judged::Refused(refuse("The request does not begin with a method.", "Speak HTTP/1.1; on a TLS listener, use https."));
+
+    fn first_line(&mut self, line: &[u8]) -> Result<(), Error> {
+        if line.is_empty() && self.empty < EMPTY_LINES_MAX {
+            self.empty += 1;
+            self.start = self.lines.at();
+            return Ok(());
+        }
+        self.version = Some(request_line(line)?);
+        Ok(())
     }
-    Judged::Partial
-}
 
-fn read(head: &[u8], bounds: Bounds) -> Result<Framing, Error> {
-    if head.starts_with(b"PRI * HTTP/2.0\r\n") {
-        return Err(refuse("HTTP/2 is not spoken here.", "Use HTTP/1.1."));
+    fn field(&mut self, line: &[u8]) -> Result<(), Error> {
+        let (name, value) = field(line).map_err(faulty)?;
+        self.framed.field(name, value).map_err(faulty)?;
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(value),
+            6 if name.eq_ignore_ascii_case(b"expect") => self.expect(value),
+            // A lenient upstream may read `_` as `-`: nothing that frames a message comes in that spelling.
+            14 | 17 if imitates_framing(name) => Err(refuse("A field imitates one that frames the message.", "Spell it with `-`.")),
+            length if length > NAME_MAX => Err(Error::HeadersTooLarge("The name of a field is over 256 bytes.".into())),
+            _ => Ok(()),
+        }
     }
-    let (line, rest) = take_line(head)?;
-    let version = request_line(line)?;
-    fields(rest, version, bounds)
-}
 
-/// Splits off one line. CR belongs before LF and nowhere else.
-fn take_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Error> {
-    let bare = || refuse("A line of the head does not end with CR LF.", "End every line with CR LF, and put neither alone into a field.");
-    let at = memchr::memchr(b'\n', bytes).ok_or_else(bare)?;
-    let line = bytes[..at].strip_suffix(b"\r").ok_or_else(bare)?;
-    Ok((line, &bytes[at + 1..]))
-}
+    fn host(&mut self, value: &[u8]) -> Result<(), Error> {
+        if self.host {
+            return Err(refuse("There is more than one `Host` field.", "Send exactly one `Host`."));
+        }
+        self.host = true;
+        if value.len() > HOST_MAX || !is_authority(value) {
+            return Err(refuse("`Host` is not a host with an optional port.", "Send `Host: name` or `Host: name:port`."));
+        }
+        Ok(())
+    }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
-    Http10,
-    Http11,
+    /// The one expectation that there is (RFC 9110 section 10.1.1). A second field, or another word, is read by some as
+    /// it and by others not, and what follows is then body to one and request to the other.
+    fn expect(&mut self, value: &[u8]) -> Result<(), Error> {
+        if self.expects || !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(refuse("`Expect` is something else than exactly one `100-continue`.", "Leave `Expect` out."));
+        }
+        self.expects = true;
+        Ok(())
+    }
+
+    fn finish(&self, version: Version) -> Result<Framing, Error> {
+        if version == Version::Http11 && !self.host {
+            return Err(refuse("There is no `Host` field.", "Send exactly one `Host`."));
+        }
+        let framed = self.framed.judge(version).map_err(faulty)?;
+        Ok(if framed.chunked { Framing::Chunked } else { Framing::Length(framed.length.unwrap_or(0)) })
+    }
 }
 
 fn request_line(line: &[u8]) -> Result<Version, Error> {
+    if line == b"PRI * HTTP/2.0" {
+        return Err(refuse("HTTP/2 is not spoken here.", "Use HTTP/1.1."));
+    }
     let malformed = || refuse("The request line is not `METHOD target HTTP/1.1`.", "One space between the three parts, and nothing else.");
     let method_end = memchr::memchr(b' ', line).ok_or_else(malformed)?;
     let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
-    if method.is_empty() || method.len() > METHOD_MAX || !method.iter().all(|b| is_token(*b)) {
+    if !is_method(method) {
         return Err(refuse(
-            "The method is not a token of at most 32 bytes.",
+            "The method is not up to 32 capital letters, digits, `-` and `_`.",
             "Use GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS or an extension method.",
         ));
     }
     let target_end = memchr::memchr(b' ', rest).ok_or_else(malformed)?;
     let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
-    let version = match version {
-        b"HTTP/1.1" => Version::Http11,
-        b"HTTP/1.0" => Version::Http10,
-        _ => return Err(refuse("The version is neither HTTP/1.1 nor HTTP/1.0.", "Use HTTP/1.1.")),
+    let Some(version) = Version::read(version) else {
+        return Err(refuse("The version is neither HTTP/1.1 nor HTTP/1.0.", "Use HTTP/1.1."));
     };
     if target.is_empty() {
         return Err(malformed());
+    }
+    if target.len() > TARGET_MAX {
+        return Err(Error::HeadersTooLarge("The target is over 60 KiB.".into()));
     }
     if method == b"CONNECT" {
         return Err(Error::MethodNotAllowed("CONNECT".into()));
@@ -150,103 +194,43 @@ fn request_line(line: &[u8]) -> Result<Version, Error> {
     Ok(version)
 }
 
-#[derive(Default)]
-struct Seen {
-    host: bool,
-    length: Option<u64>,
-    chunked: bool,
+/// Methods are case-sensitive (RFC 9110 section 9.1), but not to everybody: `trace` would be an extension method here
+/// and TRACE there. All that are registered fit this.
+fn is_method(method: &[u8]) -> bool {
+    method.first().is_some_and(u8::is_ascii_uppercase)
+        && method.len() <= METHOD_MAX
+        && method.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
 }
 
-fn fields(mut rest: &[u8], version: Version, bounds: Bounds) -> Result<Framing, Error> {
-    let mut seen = Seen::default();
-    let mut count = 0;
-    loop {
-        let (line, after) = take_line(rest)?;
-        if line.is_empty() {
-            break;
-        }
-        count += 1;
-        if count > bounds.fields {
-            return Err(Error::HeadersTooLarge(format!("The head has more than {} fields (server.limits.headers).", bounds.fields).into()));
-        }
-        field(line, &mut seen)?;
-        rest = after;
+fn imitates_framing(name: &[u8]) -> bool {
+    if name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
+        return false;
     }
-    if version == Version::Http11 && !seen.host {
-        return Err(refuse("There is no `Host` field.", "Send exactly one `Host`."));
-    }
-    match (seen.chunked, seen.length) {
-        (true, Some(_)) => Err(refuse("Both `Content-Length` and `Transfer-Encoding` are there.", "Send one of them.")),
-        (true, None) if version == Version::Http10 => {
-            Err(refuse("`Transfer-Encoding` has no meaning in HTTP/1.0.", "Use HTTP/1.1 or `Content-Length`."))
-        }
-        (true, None) => Ok(Framing::Chunked),
-        (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
-    }
+    matches!(&*folded(name), b"content-length" | b"transfer-encoding")
 }
 
-fn field(line: &[u8], seen: &mut Seen) -> Result<(), Error> {
-    let colon = line.iter().position(|b| !is_token(*b));
-    let Some(colon) = colon.filter(|at| *at > 0 && line[*at] == b':') else {
-        return Err(refuse("A field is not `Name: value`.", "No folding, no space before the colon, only token characters in the name."));
-    };
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if !value.iter().all(|b| is_field_byte(*b)) {
-        return Err(refuse("A field's value holds a control character.", "Send visible characters, spaces and tabs only."));
+/// A host with an optional port, as names and addresses of machines really are: of RFC 3986's `reg-name` neither escapes
+/// nor sub-delimiters, which no such name holds and every reader treats in its own way.
+fn is_authority(value: &[u8]) -> bool {
+    if let Some(rest) = value.strip_prefix(b"[") {
+        let Some(end) = memchr::memchr(b']', rest) else { return false };
+        let address = std::str::from_utf8(&rest[..end]).is_ok_and(|a| a.parse::<std::net::Ipv6Addr>().is_ok());
+        return address && is_port(&rest[end + 1..]);
     }
-    match name.len() {
-        4 if name.eq_ignore_ascii_case(b"host") => host(trim(value), seen),
-        14 if name.eq_ignore_ascii_case(b"content-length") => content_length(trim(value), seen),
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => transfer_encoding(trim(value), seen),
-        // A lenient upstream may read `_` as `-`: nothing that frames a message comes in that spelling.
-        14 | 17 if name.contains(&b'_') && is_framing_alias(name) => {
-            Err(refuse("A field imitates one that frames the message.", "Spell it with `-`."))
-        }
-        _ => Ok(()),
-    }
+    let end = memchr::memchr(b':', value).unwrap_or(value.len());
+    let name = value[..end].strip_suffix(b".").unwrap_or(&value[..end]);
+    let label = |label: &[u8]| !label.is_empty() && label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    name.split(|b| *b == b'.').all(label) && is_port(&value[end..])
 }
 
-fn is_framing_alias(name: &[u8]) -> bool {
-    let dashed: Vec<u8> = name.iter().map(|b| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() }).collect();
-    dashed == b"content-length" || dashed == b"transfer-encoding"
+/// Nothing, or a colon and up to five digits that fit 16 bits.
+fn is_port(text: &[u8]) -> bool {
+    let Some(digits) = text.strip_prefix(b":") else { return text.is_empty() };
+    digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) && digits.iter().fold(0u32, |n, d| n * 10 + u32::from(d - b'0')) <= 65535
 }
 
-fn host(value: &[u8], seen: &mut Seen) -> Result<(), Error> {
-    if seen.host {
-        return Err(refuse("There is more than one `Host` field.", "Send exactly one `Host`."));
-    }
-    seen.host = true;
-    if value.is_empty() || !value.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]!$&'()*+;=%".contains(b)) {
-        return Err(refuse("`Host` is not a host with an optional port.", "Send `Host: name` or `Host: name:port`."));
-    }
-    Ok(())
-}
-
-fn content_length(value: &[u8], seen: &mut Seen) -> Result<(), Error> {
-    if seen.length.is_some() {
-        return Err(refuse("There is more than one `Content-Length`.", "Send exactly one."));
-    }
-    let digits = !value.is_empty() && value.len() <= LENGTH_DIGITS_MAX && value.iter().all(u8::is_ascii_digit);
-    let Some(length) = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|v| v.parse().ok()) else {
-        return Err(refuse("`Content-Length` is not a plain number.", "Send decimal digits only."));
-    };
-    seen.length = Some(length);
-    Ok(())
-}
-
-fn transfer_encoding(value: &[u8], seen: &mut Seen) -> Result<(), Error> {
-    if seen.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-        return Err(refuse(
-            "`Transfer-Encoding` is something else than exactly one `chunked`.",
-            "Send `Transfer-Encoding: chunked` or `Content-Length`.",
-        ));
-    }
-    seen.chunked = true;
-    Ok(())
-}
-
-fn trim(value: &[u8]) -> &[u8] {
-    value.trim_ascii()
+fn faulty(fault: Fault) -> Error {
+    refuse(fault.why, fault.hint)
 }
 
 fn refuse(why: &'static str, hint: &'static str) -> Error {
@@ -255,45 +239,6 @@ fn refuse(why: &'static str, hint: &'static str) -> Error {
 
 fn too_large() -> Error {
     Error::HeadersTooLarge("The head of the request is too large (server.limits.header_bytes).".into())
-}
-
-/// Characters of a token (RFC 9110 section 5.6.2), as a table: this runs for every byte of every name.
-const TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~", true);
-/// Bytes of a field value: visible, space, tab, and obs-text (RFC 9110 section 5.5).
-const FIELD: [bool; 256] = field_table();
-
-const fn table(extra: &[u8], alphanumeric: bool) -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut b = 0;
-    while b < 256 {
-        table[b] = alphanumeric && (b as u8).is_ascii_alphanumeric();
-        b += 1;
-    }
-    let mut i = 0;
-    while i < extra.len() {
-        table[extra[i] as usize] = true;
-        i += 1;
-    }
-    table
-}
-
-const fn field_table() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut b = 0x20;
-    while b < 256 {
-        table[b] = b != 0x7f;
-        b += 1;
-    }
-    table[b'\t' as usize] = true;
-    table
-}
-
-fn is_token(b: u8) -> bool {
-    TOKEN[b as usize]
-}
-
-fn is_field_byte(b: u8) -> bool {
-    FIELD[b as usize]
 }
 
 #[cfg(test)]
@@ -348,6 +293,18 @@ mod tests {
             "G\"T /a HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\n",
+            "GET /a\r\n",
+            "get /a HTTP/1.1\r\n",
+            "Get /a HTTP/1.1\r\n",
+            "G!T /a HTTP/1.1\r\n",
+            "-GET /a HTTP/1.1\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nExpect: 200-ok\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nExpect: y 100-continue\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent.Length: 5\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nA: b\rc",
+            "GET /a\rHTTP/1.1",
+            "GET /a HTTP/1.1\r\nHost: \0",
             "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
             "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\n\r\n",
             "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\n",
@@ -364,6 +321,38 @@ mod tests {
         ];
         for head in heads {
             assert_eq!(framing(head), None, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_an_optional_port() {
+        for host in ["x", "a.b.", "a_b-c.1", "x:80", "x:", "10.0.0.1:8080", "[::1]", "[2001:db8::1]:443", "xn--bcher-kva.example"] {
+            assert!(is_authority(host.as_bytes()), "{host}");
+        }
+        let long = format!("{}.example", "a".repeat(300));
+        for host in [
+            "", ":80", ".", "..", ".a", "a..b", "a b", "a,b", "a@b", "u:p@h", "a/b", "a?b", "a#b", "a\\b", "a:b", "a:80:80", "a:99999",
+            "a:123456", "a:-1", "a:+80", "[::1", "[::1]x", "[a]", "[]", "::1", "a%41", "ä", "a;b", "a\"b", "http://a", "*",
+        ] {
+            assert!(!is_authority(host.as_bytes()), "{host}");
+        }
+        assert_eq!(framing(&format!("GET /a HTTP/1.1\r\nHost: {long}\r\n\r\n")), None);
+    }
+
+    #[test]
+    fn a_wrong_line_is_refused_before_the_head_ends() {
+        let mut reader = Reader::default();
+        assert_eq!(reader.judge(b"GET /a HTTP/1.1\r\nHost: x\r\n", BOUNDS), Judged::Partial);
+        assert!(matches!(reader.judge(b"GET /a HTTP/1.1\r\nHost: x\r\nHost: x\r\n", BOUNDS), Judged::Refused(_)));
+    }
+
+    #[test]
+    fn long_targets_and_names_are_refused() {
+        let bounds = Bounds { bytes: 256 * 1024, fields: 10 };
+        for head in
+            [format!("GET /{} HTTP/1.1\r\n", "a".repeat(TARGET_MAX)), format!("GET / HTTP/1.1\r\n{}: b\r\n", "a".repeat(NAME_MAX + 1))]
+        {
+            assert!(matches!(judge(head.as_bytes(), bounds), Judged::Refused(Error::HeadersTooLarge(_))));
         }
     }
 

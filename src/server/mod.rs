@@ -2,7 +2,6 @@
 //! main thread's runtime does everything that is no request: signals, the admin listener, the mock, and dealing out
 //! connections that no core accepts by itself.
 
-mod chunks;
 mod connected;
 mod connection;
 mod core;

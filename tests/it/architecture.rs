@@ -13,7 +13,7 @@ const FLOORS: [(u8, &[&str]); 7] = [
     (3, &["middleware"]),
     (2, &["auth", "audit"]),
     (1, &["net"]),
-    (0, &["call", "record", "body", "error", "secret", "key", "tree", "path", "uri", "clock", "telemetry", "lib"]),
+    (0, &["http1", "call", "record", "body", "error", "secret", "key", "tree", "path", "uri", "clock", "telemetry", "lib"]),
 ];
 
 /// Pairs on one floor that may import each other one way.
