@@ -284,7 +284,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
         let arrived = &buf.filled()[before..];
         let Judged::Head { start: 0, end, framing } = judge(arrived, self.limits.bounds) else { return false };
         self.enter(framing);
-        let Ok(body) = self.body_part(&arrived[end..]) else { return true };
+        let Ok(body) = self.body_part(&arrived[end..]) else {
+            // hyper may find sense in what is none.
+            buf.set_filled(before + end);
+            return true;
+        };
         if end + body < arrived.len() {
             self.held.extend_from_slice(&arrived[end + body..]);
             buf.set_filled(before + end + body);
