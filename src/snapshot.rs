@@ -23,6 +23,8 @@ use crate::telemetry::Counts;
 pub struct Snapshot {
     /// The version, for the audit record.
     pub version: Arc<str>,
+    /// The environment that applies, for the audit record.
+    pub environment: Option<Arc<str>>,
     /// By name.
     pub resources: HashMap<Box<str>, Arc<Resource>>,
     /// The name of a caller who need not identify.
@@ -68,9 +70,9 @@ struct Branch {
 
 impl Snapshot {
     /// Builds what the plans say. `compose` puts the steps of a resource in order.
-    pub fn new(version: &str, plans: Vec<Plan>, compose: fn(Steps) -> Route) -> Self {
+    pub fn new(version: &str, environment: Option<Arc<str>>, plans: Vec<Plan>, compose: fn(Steps) -> Route) -> Self {
         let resources = plans.into_iter().map(|plan| (plan.name.as_ref().into(), Arc::new(Resource::new(plan, compose)))).collect();
-        Self { version: version.into(), resources, anonymous: "anonymous".into() }
+        Self { version: version.into(), environment, resources, anonymous: "anonymous".into() }
     }
 
     /// Some of the names, for a hint.

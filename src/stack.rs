@@ -131,6 +131,7 @@ impl Gateway {
     fn open(&self, request: &Request<Incoming>, refused: bool) -> OpenRecord {
         let id = request_id(request.headers(), &self.clock);
         let mut record = Record::new(id, self.clock.wall(), self.shared.snapshot.anonymous.clone(), self.shared.snapshot.version.clone());
+        record.environment = self.shared.snapshot.environment.clone();
         if !refused {
             record.method = Some(request.method().clone());
             record.path = request.uri().path().into();

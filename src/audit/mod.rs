@@ -20,7 +20,7 @@ pub use file::Rotate;
 pub use line::{Redact, estimate};
 
 use crate::secret::Mask;
-use crate::tree::{Fields, Node, Place, Problems};
+use crate::tree::{Fields, Folders, Node, Problems};
 use writer::{Order, Sink, Writer};
 
 /// What happens to a call when there is no room for its record.
@@ -58,9 +58,9 @@ enum Target {
 }
 
 impl Config {
-    /// Reads `audit`; without it lines go to standard output (ruling C28). `folder` gives the folder of the file that
-    /// says it, where relative paths begin.
-    pub fn read(node: Option<&Node>, folder: &dyn Fn(Place) -> PathBuf, problems: &Problems) -> Self {
+    /// Reads `audit`; without it lines go to standard output (ruling C28). `folders` says
+    /// where relative paths begin.
+    pub fn read(node: Option<&Node>, folders: &Folders, problems: &Problems) -> Self {
         let mut config = Self { on_full: OnFull::Block, sync: Sync::Batch, redact: Redact::default(), sinks: vec![Target::Stdout] };
         let Some(fields) = node.and_then(|n| Fields::of(n, "a map of audit settings", problems)) else { return config };
         config.on_full = fields.choice("on_full", &[("block", OnFull::Block), ("drop", OnFull::Drop)], OnFull::Block);
@@ -75,7 +75,7 @@ impl Config {
             redact.finish();
         }
         if fields.node("sinks").is_some() {
-            config.sinks = fields.items("sinks").iter().filter_map(|n| sink(n, folder, problems)).collect();
+            config.sinks = fields.items("sinks").iter().filter_map(|n| sink(n, folders, problems)).collect();
             if fields.items("sinks").is_empty() {
                 problems.error(fields.key_place("sinks"), "`sinks` is empty", "write `- stdout: {}` or `- file: { path: … }`");
             }
@@ -85,7 +85,7 @@ impl Config {
     }
 }
 
-fn sink(node: &Node, folder: &dyn Fn(Place) -> PathBuf, problems: &Problems) -> Option<Target> {
+fn sink(node: &Node, folders: &Folders, problems: &Problems) -> Option<Target> {
     if node.word() == Some("stdout") {
         return Some(Target::Stdout);
     }
@@ -104,7 +104,7 @@ fn sink(node: &Node, folder: &dyn Fn(Place) -> PathBuf, problems: &Problems) -> 
         return Some(Target::Stdout);
     }
     let file = Fields::of(file?, "a map with `path`", problems)?;
-    let path = file.need("path").and_then(|n| n.text(problems).map(|text| folder(n.place).join(text)));
+    let path = file.need("path").and_then(|n| n.text(problems).map(|text| folders.join(n.place, text)));
     let rotate = file.node("rotate").map_or_else(|| Some(Rotate::default()), |n| Rotate::read(n, problems));
     file.finish();
     Some(Target::File(path?, rotate?))

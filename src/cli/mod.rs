@@ -1,6 +1,8 @@
 //! The command line: parsed here, done by one file for each command.
 
+mod add;
 mod check;
+mod list;
 mod mock;
 mod run;
 
@@ -10,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Plan, System, problem};
+use crate::config::{self, Options, Plan, System, problem};
 
 /// Something failed.
 pub const FAILURE: u8 = 1;
@@ -26,6 +28,14 @@ pub struct Cli {
     #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
+    /// The environment that applies: an entry of `environments`, or environments/NAME.yaml. Wins over $POSTERN_ENV.
+    #[arg(long, global = true, value_name = "NAME")]
+    env: Option<String>,
+
+    /// A setting over all files and variables: `--set server.workers=2`. May be given several times.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
     /// Answer in JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -40,8 +50,21 @@ enum Command {
     Run,
     /// Say everything that is wrong with the configuration: exit 0 or 3.
     Check,
+    /// List the resources, or the presets.
+    List(list::Args),
+    /// Add a resource that stands on a preset: writes a file into resources/.
+    Add(add::Args),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
     /// Serve the sample API alone: /customers, /orders, /products.
     Mock(mock::Args),
+}
+
+impl Cli {
+    /// What it says about the configuration.
+    fn options(&self) -> Options {
+        Options { file: self.config.clone(), environment: self.env.clone(), set: self.set.clone() }
+    }
 }
 
 /// Runs what the command line says, and returns the exit code.
@@ -50,14 +73,37 @@ pub fn main() -> ExitCode {
     let code = match cli.command {
         None | Some(Command::Run) => run::run(&cli),
         Some(Command::Check) => check::run(&cli),
+        Some(Command::List(ref args)) => list::run(&cli, args),
+        Some(Command::Add(ref args)) => add::run(&cli, args),
+        Some(Command::Schema) => print(config::schema::TEXT),
         Some(Command::Mock(ref args)) => mock::run(args),
     };
     ExitCode::from(code)
 }
 
+/// Writes to standard output, and returns the exit code. A reader that has had enough is no failure.
+fn print(text: &str) -> u8 {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => FAILURE,
+        _ => 0,
+    }
+}
+
+/// Says why on standard error (in JSON on standard output), and returns the exit code.
+fn fail(cli: &Cli, why: &str) -> u8 {
+    if cli.json {
+        println!("{}", serde_json::json!({ "ok": false, "error": why }));
+    } else {
+        eprintln!("error: {why}");
+    }
+    FAILURE
+}
+
 /// Loads and checks the configuration. What is wrong has been reported when this returns the exit code for it.
 fn plan(cli: &Cli) -> Result<(Plan, Vec<crate::tree::Problem>, Vec<problem::File>), u8> {
-    let loaded = config::load(cli.config.as_deref(), &System).map_err(|error| {
+    let loaded = config::load(&cli.options(), &System).map_err(|error| {
         if cli.json {
             println!(
                 "{}",

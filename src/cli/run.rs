@@ -24,7 +24,7 @@ pub fn run(cli: &Cli) -> u8 {
         Ok(audit) => audit,
         Err(error) => return failed(&error),
     };
-    let snapshot = Snapshot::new(&plan.version, plan.resources, stack::resource);
+    let snapshot = Snapshot::new(&plan.version, plan.environment, plan.resources, stack::resource);
     match server::run(plan.listening, snapshot, audit) {
         Ok(()) => 0,
         Err(error) => failed(&error),

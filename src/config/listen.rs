@@ -1,12 +1,12 @@
 //! The listening side of the configuration: `server`, `admin`, `health`, `mock`, and how logs look.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::net::Cidr;
 use crate::secret::Secret;
-use crate::tree::{Fields, Node, Problems, Value};
+use crate::tree::{Fields, Folders, Node, Problems, Value};
 
 /// hyper reads at most so many fields; its setter costs an allocation for each request (ruling H3).
 const FIELDS_MAX: u64 = 100;
@@ -155,12 +155,14 @@ impl std::fmt::Display for Listener {
     }
 }
 
-/// Reads all of it. `folder` is where relative paths begin.
-pub fn read(fields: &Fields<'_>, folder: &Path, problems: &Problems) -> Root {
-    let server = server(fields.node("server"), folder, problems);
+/// Reads all of it. `folders` says where relative paths begin.
+pub fn read(fields: &Fields<'_>, folders: &Folders, problems: &Problems) -> Root {
+    let server = server(fields.node("server"), folders, problems);
     let one = |key: &'static str| {
         let fields = Fields::of(fields.node(key)?, "a map with `listen`", problems)?;
-        fields.unbuilt("token", |_| false);
+        if key == "admin" {
+            fields.unbuilt("token", |_| false);
+        }
         let address = fields.need("listen").and_then(|n| socket(n, problems));
         fields.finish();
         address
@@ -195,12 +197,12 @@ fn clashes(root: &Root, fields: &Fields<'_>, problems: &Problems) {
     }
 }
 
-fn server(node: Option<&Node>, folder: &Path, problems: &Problems) -> Server {
+fn server(node: Option<&Node>, folders: &Folders, problems: &Problems) -> Server {
     let empty = Node { place: node.map(|n| n.place).unwrap_or_default(), value: Value::Map(Vec::new()) };
     let node = node.unwrap_or(&empty);
     let fields = Fields::of(node, "a map of server settings", problems).unwrap_or_else(|| Fields::none(&empty, problems));
     let anonymous = fields.flag("allow_anonymous", false);
-    let mut listen: Vec<Listener> = fields.items("listen").iter().filter_map(|n| listener(n, anonymous, folder, problems)).collect();
+    let mut listen: Vec<Listener> = fields.items("listen").iter().filter_map(|n| listener(n, anonymous, folders, problems)).collect();
     if fields.node("listen").is_none() {
         listen.push(Listener { address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080))), tls: None });
     } else if fields.items("listen").is_empty() {
@@ -235,15 +237,15 @@ fn server(node: Option<&Node>, folder: &Path, problems: &Problems) -> Server {
     server
 }
 
-fn listener(node: &Node, anonymous: bool, folder: &Path, problems: &Problems) -> Option<Listener> {
+fn listener(node: &Node, anonymous: bool, folders: &Folders, problems: &Problems) -> Option<Listener> {
     let Value::Map(_) = node.value else {
-        let address = address(node, anonymous, None, folder, problems)?;
+        let address = address(node, anonymous, None, folders, problems)?;
         return Some(Listener { address, tls: None });
     };
     let fields = Fields::of(node, "an address, or a map with `address`", problems)?;
     let rights = Rights { mode: fields.node("mode"), group: fields.node("group") };
-    let address = fields.need("address").and_then(|n| address(n, anonymous, Some(&rights), folder, problems));
-    let tls = fields.node("tls").map(|n| tls(n, folder, problems));
+    let address = fields.need("address").and_then(|n| address(n, anonymous, Some(&rights), folders, problems));
+    let tls = fields.node("tls").map(|n| tls(n, folders, problems));
     fields.finish();
     let address = address?;
     if tls.is_some() && matches!(address, Address::Unix { .. }) {
@@ -260,7 +262,7 @@ struct Rights<'n> {
     group: Option<&'n Node>,
 }
 
-fn address(node: &Node, anonymous: bool, rights: Option<&Rights<'_>>, folder: &Path, problems: &Problems) -> Option<Address> {
+fn address(node: &Node, anonymous: bool, rights: Option<&Rights<'_>>, folders: &Folders, problems: &Problems) -> Option<Address> {
     let text = node.text(problems)?;
     if let Some(path) = text.strip_prefix("unix:") {
         if path.is_empty() {
@@ -272,7 +274,7 @@ fn address(node: &Node, anonymous: bool, rights: Option<&Rights<'_>>, folder: &P
             Some(n) => Some(group(n, problems)?),
             None => None,
         };
-        return Some(Address::Unix { path: folder.join(path), mode, group });
+        return Some(Address::Unix { path: folders.join(node.place, path), mode, group });
     }
     if let Some(n) = rights.and_then(|r| r.mode.or(r.group)) {
         problems.error(n.place, "`mode` and `group` belong to Unix sockets", "");
@@ -327,9 +329,9 @@ fn group(node: &Node, problems: &Problems) -> Option<u32> {
     }
 }
 
-fn tls(node: &Node, folder: &Path, problems: &Problems) -> Option<Tls> {
+fn tls(node: &Node, folders: &Folders, problems: &Problems) -> Option<Tls> {
     let fields = Fields::of(node, "a map with `cert` and `key`", problems)?;
-    let cert = fields.need("cert").and_then(|n| n.text(problems)).map(|p| folder.join(p));
+    let cert = fields.need("cert").and_then(|n| Some(folders.join(n.place, n.text(problems)?)));
     let key = fields.need("key").and_then(|n| n.secret(problems));
     fields.unbuilt("client_ca", |_| false);
     fields.unbuilt("client_auth", Node::is_off);
@@ -460,7 +462,7 @@ mod tests {
         let problems = Problems::default();
         let tree = super::super::raw::parse(text, 0, &problems).unwrap();
         let fields = Fields::of(&tree, "a map", &problems).unwrap();
-        read(&fields, Path::new("/conf"), &problems);
+        read(&fields, &Folders::one("/conf"), &problems);
         problems.into_sorted().into_iter().map(|p| format!("{} ({})", p.message, p.hint)).collect()
     }
 
@@ -468,7 +470,7 @@ mod tests {
     fn the_samples_numbers_are_the_defaults() {
         let problems = Problems::default();
         let tree = super::super::raw::parse("{}", 0, &problems).unwrap();
-        let root = read(&Fields::of(&tree, "", &problems).unwrap(), Path::new("/"), &problems);
+        let root = read(&Fields::of(&tree, "", &problems).unwrap(), &Folders::one("/"), &problems);
         assert_eq!(root.server.listen[0].to_string(), "http://127.0.0.1:8080");
         assert_eq!(
             (root.server.limits.header_bytes, root.server.limits.connections, root.server.limits.in_flight),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::json;
 
-use crate::tree::{Node, Place, Problem, Severity, Value};
+use super::raw;
+use crate::secret::{Mask, Secret};
+use crate::tree::{Node, Place, Problem, Problems, Severity, Value};
 
 /// Keys whose values a snippet never shows (ruling A23), and those that hold a secret inside another scheme.
 const SECRET_KEYS: [&str; 18] = [
@@ -29,15 +31,73 @@ const SECRET_KEYS: [&str; 18] = [
     "authorization",
 ];
 
-/// A file as the report needs it.
-#[derive(Clone, Debug)]
+/// A file as the report needs it, or what can be shown like one: a variable, a flag.
+#[derive(Clone, Debug, Default)]
 pub struct File {
     /// Its name, as the operator wrote it.
     pub name: String,
     /// Its text.
     pub text: String,
-    /// Its tree, where it has one.
+    /// The way to its root in the whole configuration: `resources.github`; empty for the main file.
+    pub prefix: String,
+    /// Its own tree, where it has been needed: [`hide`] reads it where something is wrong.
     pub tree: Option<Node>,
+}
+
+impl File {
+    /// The text with every value blanked that may be a secret, so that no snippet shows one. Lengths stay.
+    pub fn blanked(&self) -> String {
+        let Some(tree) = &self.tree else { return blanked_lines(&self.text) };
+        let mut bytes = self.text.clone().into_bytes();
+        blank(tree, false, &mut bytes);
+        String::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+/// A second wall: whoever finds a problem writes no secret into it, and should one have, it is found here by value.
+/// `tree` is the whole configuration with its references resolved.
+pub fn hide(problems: &mut [Problem], files: &mut [File], tree: Option<&Node>) {
+    if problems.is_empty() {
+        return;
+    }
+    let mut secrets: Vec<(Place, &Secret)> = Vec::new();
+    tree.into_iter().for_each(|tree| gather(tree, &mut secrets));
+    secrets.sort_by_key(|(place, _)| (place.file, place.start));
+    for problem in problems {
+        let Some(file) = files.get_mut(usize::from(problem.place.file)) else { continue };
+        let own = file.tree.get_or_insert_with(|| {
+            let empty = Node { place: Place::default(), value: Value::Null };
+            raw::parse(&file.text, problem.place.file, &Problems::default()).unwrap_or(empty)
+        });
+        // What the problem is about, its key included.
+        let about = own.at(problem.place).place;
+        let (start, end) = (about.start.min(problem.place.start), about.end.max(problem.place.end));
+        let from = secrets.partition_point(|(at, _)| (at.file, at.end) < (problem.place.file, start));
+        let near: Vec<&Secret> =
+            secrets[from..].iter().take_while(|(at, _)| at.file == problem.place.file && at.start <= end).map(|(_, s)| *s).collect();
+        if near.is_empty() {
+            continue;
+        }
+        let mask = Mask::new(near);
+        for text in [&mut problem.message, &mut problem.hint] {
+            if let Some(masked) = mask.apply(text) {
+                *text = masked;
+            }
+        }
+    }
+    // A file that could not be read as YAML has no tree to speak of.
+    for file in files.iter_mut().filter(|f| f.tree.as_ref().is_some_and(Node::is_null)) {
+        file.tree = None;
+    }
+}
+
+fn gather<'n>(node: &'n Node, into: &mut Vec<(Place, &'n Secret)>) {
+    match &node.value {
+        Value::Secret(secret) => into.push((node.place, secret)),
+        Value::List(items) => items.iter().for_each(|n| gather(n, into)),
+        Value::Map(entries) => entries.iter().for_each(|e| gather(&e.node, into)),
+        _ => {}
+    }
 }
 
 /// Warnings of one kind that are shown before the rest is only counted.
@@ -46,7 +106,7 @@ const ALIKE_MAX: usize = 3;
 /// The report for people. `colour` only on a terminal.
 pub fn text(problems: &[Problem], files: &[File], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-    let sources: Vec<String> = if problems.is_empty() { Vec::new() } else { files.iter().map(blanked).collect() };
+    let mut sources: BTreeMap<usize, String> = BTreeMap::new();
     let mut report = String::new();
     let mut alike: BTreeMap<&str, usize> = BTreeMap::new();
     for problem in problems {
@@ -59,7 +119,8 @@ pub fn text(problems: &[Problem], files: &[File], colour: bool) -> String {
         }
         let at = usize::from(problem.place.file);
         let name = files.get(at).map_or("?", |file| file.name.as_str());
-        report.push_str(&render(problem, name, sources.get(at).map_or("", String::as_str), &renderer));
+        let source = sources.entry(at).or_insert_with(|| files.get(at).map(File::blanked).unwrap_or_default());
+        report.push_str(&render(problem, name, source, &renderer));
         report.push_str("\n\n");
     }
     for (message, count) in alike.iter().filter(|(_, count)| **count > ALIKE_MAX) {
@@ -106,7 +167,7 @@ pub fn json(problems: &[Problem], files: &[File]) -> serde_json::Value {
                 "file": file.map(|f| f.name.as_str()),
                 "line": p.place.line,
                 "column": p.place.column,
-                "path": file.and_then(|f| f.tree.as_ref()).map(|tree| path(tree, p.place)).unwrap_or_default(),
+                "path": file.map(|f| path(f, p.place)).unwrap_or_default(),
                 "message": p.message,
                 "hint": p.hint,
                 "severity": match p.severity { Severity::Error => "error", Severity::Warning => "warning" },
@@ -114,14 +175,6 @@ pub fn json(problems: &[Problem], files: &[File]) -> serde_json::Value {
         })
         .collect();
     json!({ "ok": ok, "problems": rows })
-}
-
-/// The text with every value blanked that may be a secret, so that no snippet shows one. Lengths stay.
-fn blanked(file: &File) -> String {
-    let Some(tree) = &file.tree else { return blanked_lines(&file.text) };
-    let mut bytes = file.text.clone().into_bytes();
-    blank(tree, false, &mut bytes);
-    String::from_utf8(bytes).unwrap_or_default()
 }
 
 fn blank(node: &Node, secret: bool, bytes: &mut [u8]) {
@@ -162,9 +215,9 @@ fn blanked_lines(text: &str) -> String {
 }
 
 /// The way to the node or key at a place: `resources.github.auth.bearer.token`, lists as `[0]`.
-fn path(tree: &Node, place: Place) -> String {
-    let mut path = String::new();
-    let mut node = tree;
+fn path(file: &File, place: Place) -> String {
+    let mut path = file.prefix.clone();
+    let Some(mut node) = file.tree.as_ref() else { return path };
     'down: loop {
         match &node.value {
             Value::Map(entries) => {
@@ -201,11 +254,10 @@ fn path(tree: &Node, place: Place) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Problems;
 
     fn file(text: &str) -> File {
-        let tree = super::super::raw::parse(text, 0, &Problems::default());
-        File { name: "postern.yaml".into(), text: text.into(), tree }
+        let tree = raw::parse(text, 0, &Problems::default());
+        File { name: "postern.yaml".into(), text: text.into(), prefix: String::new(), tree }
     }
 
     fn problem(file: &File, what: &str) -> Problem {

@@ -35,6 +35,29 @@ pub fn parse(text: &str, file: u16, problems: &Problems) -> Option<Node> {
     reader.document().map_err(|Stop| ()).ok()
 }
 
+/// One scalar as YAML reads it: `null`, a flag, a number, or text, which may be quoted.
+pub fn scalar(text: &str) -> Value {
+    if text.starts_with(['"', '\'']) {
+        // What only looks like a quoted scalar is text as it is.
+        return match parse(text, 0, &Problems::default()).map(|node| node.value) {
+            Some(Value::Text(quoted)) => Value::Text(quoted),
+            _ => Value::Text(text.into()),
+        };
+    }
+    plain(text)
+}
+
+/// A scalar without quotes (YAML 1.2.2 section 10.3.2).
+fn plain(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        _ if is_number(text) => Value::Number(text.into()),
+        _ => Value::Text(text.into()),
+    }
+}
+
 /// An error was reported and nothing more can be read.
 struct Stop;
 
@@ -179,13 +202,7 @@ impl<'t> Reader<'t> {
         if style != ScalarStyle::Plain {
             return Ok(Value::Text(text.into()));
         }
-        Ok(match text {
-            "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-            "true" | "True" | "TRUE" => Value::Bool(true),
-            "false" | "False" | "FALSE" => Value::Bool(false),
-            _ if is_number(text) => Value::Number(text.into()),
-            _ => Value::Text(text.into()),
-        })
+        Ok(plain(text))
     }
 
     fn untagged(&self, tag: Option<&Tag>, span: Span) -> Result<(), Stop> {

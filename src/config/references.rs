@@ -1,13 +1,13 @@
 //! Resolves `${…}` on the tree: secrets from the environment and from files, plain variables from `vars`. What a secret
 //! has touched becomes one. Resolution happens once; what a value holds is never resolved again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
-use crate::tree::{Entry, Node, Place, Problems, Unresolved, Value, closest};
+use crate::tree::{Entry, Folders, Node, Place, Problems, Unresolved, Value, closest};
 
 /// Largest file that a reference may name.
 pub const FILE_MAX: u64 = 1 << 20;
@@ -16,6 +16,9 @@ pub const FILE_MAX: u64 = 1 << 20;
 pub trait Sources {
     /// A variable of the environment.
     fn env(&self, name: &str) -> Option<String>;
+
+    /// All variables whose names begin with `prefix`, by name.
+    fn variables(&self, prefix: &str) -> BTreeMap<String, String>;
 
     /// The text of a file.
     ///
@@ -34,6 +37,12 @@ impl Sources for System {
         std::env::var(name).ok()
     }
 
+    fn variables(&self, prefix: &str) -> BTreeMap<String, String> {
+        // What is not UTF-8 is no text, and so no value of ours.
+        let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        all.filter(|(name, _)| name.starts_with(prefix)).collect()
+    }
+
     fn file(&self, path: &Path) -> Result<String, String> {
         let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
         if size > FILE_MAX {
@@ -44,22 +53,14 @@ impl Sources for System {
     }
 }
 
-/// Resolves everything in a file's tree. `folder` is where its relative paths begin.
-pub fn resolve(root: &mut Node, folder: &Path, sources: &dyn Sources, problems: &Problems) {
-    let mut resolver = Resolver { folder, sources, problems, vars: HashMap::new(), files: Vec::new() };
-    resolver.take_vars(root);
-    let Value::Map(entries) = &mut root.value else { return };
-    for entry in entries {
-        match &*entry.key {
-            "vars" => {}
-            "resources" => resolver.resources(&mut entry.node),
-            _ => resolver.node(&mut entry.node),
-        }
-    }
+/// Resolves everything in the tree. `folders` says where relative paths begin. Returns the files that were named.
+pub fn resolve(root: &mut Node, folders: &Folders, sources: &dyn Sources, problems: &Problems) -> Vec<PathBuf> {
+    let mut resolver = Resolver { folders, sources, problems, vars: HashMap::new(), files: Vec::new() };
+    resolver.root(root);
+    resolver.files
 }
-
 struct Resolver<'r> {
-    folder: &'r Path,
+    folders: &'r Folders,
     sources: &'r dyn Sources,
     problems: &'r Problems,
     vars: HashMap<Box<str>, Value>,
@@ -67,6 +68,18 @@ struct Resolver<'r> {
 }
 
 impl Resolver<'_> {
+    fn root(&mut self, root: &mut Node) {
+        self.take_vars(root);
+        let Value::Map(entries) = &mut root.value else { return };
+        for entry in entries {
+            match &*entry.key {
+                "vars" => {}
+                "resources" => self.resources(&mut entry.node),
+                _ => self.node(&mut entry.node),
+            }
+        }
+    }
+
     /// Resolves `vars` of this map and makes them known. They may name the environment and files, not one another.
     fn take_vars(&mut self, node: &mut Node) -> Vec<(Box<str>, Option<Value>)> {
         let Value::Map(entries) = &mut node.value else { return Vec::new() };
@@ -159,13 +172,13 @@ impl Resolver<'_> {
         if secret { Value::Secret(Secret::new(std::mem::take(&mut *out))) } else { Value::Text(out.as_str().into()) }
     }
 
-    fn reference(&mut self, reference: &str, _place: Place) -> Value {
+    fn reference(&mut self, reference: &str, place: Place) -> Value {
         let Some((kind, name)) = reference.split_once(':') else {
             return unresolved(&format!("`${{{reference}}}` is no reference"), &format!("did you mean \"${{env:{reference}}}\"?"), false);
         };
         match kind {
             "env" => self.env(name),
-            "file" => self.file(name),
+            "file" => self.file(name, place),
             "var" => self.var(name),
             "exec" | "vault" | "aws-sm" => {
                 unresolved(&format!("`${{{kind}:…}}` is not built into this version"), "use ${env:NAME} or ${file:PATH}", false)
@@ -194,8 +207,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn file(&mut self, path: &str) -> Value {
-        let full = self.folder.join(path);
+    fn file(&mut self, path: &str, place: Place) -> Value {
+        let full = self.folders.join(place, path);
         self.files.push(full.clone());
         match self.sources.file(&full).map(Zeroizing::new) {
             Err(why) => unresolved(
@@ -247,6 +260,10 @@ mod tests {
             }
         }
 
+        fn variables(&self, _: &str) -> BTreeMap<String, String> {
+            BTreeMap::new()
+        }
+
         fn file(&self, path: &Path) -> Result<String, String> {
             match path.to_str() {
                 Some("/conf/a") => Ok("line\n\n".into()),
@@ -259,7 +276,7 @@ mod tests {
     fn read(text: &str) -> Node {
         let problems = Problems::default();
         let mut node = super::super::raw::parse(text, 0, &problems).unwrap();
-        resolve(&mut node, Path::new("/conf"), &Fixed, &problems);
+        resolve(&mut node, &Folders::one("/conf"), &Fixed, &problems);
         node
     }
 

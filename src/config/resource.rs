@@ -1,7 +1,6 @@
 //! One resource: from its place in the tree to a plan that can run. Every block is read by the part of the house that
 //! it concerns; this file knows which key goes to whom, and what must hold between them.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +11,10 @@ use crate::middleware::shape::{self, Shape};
 use crate::net::{self, Upstream};
 use crate::path::Glob;
 use crate::secret::{Mask, Secret};
-use crate::tree::{Fields, Node, Place, Problems};
+use crate::tree::{Fields, Folders, Node, Place, Problems};
 
 /// Keys of a resource that this build lacks.
-const UNBUILT: [&str; 18] = [
-    "preset",
+const UNBUILT: [&str; 17] = [
     "hosts",
     "allow",
     "secrets",
@@ -36,7 +34,7 @@ const UNBUILT: [&str; 18] = [
     "credentials",
 ];
 /// Keys of a route that this build lacks.
-const UNBUILT_IN_ROUTES: [&str; 6] = ["cache", "retry", "rate_limits", "idempotency", "expect", "accept"];
+const UNBUILT_IN_ROUTES: [&str; 5] = ["cache", "retry", "rate_limits", "idempotency", "expect"];
 
 /// A resource, checked.
 #[derive(Debug)]
@@ -47,6 +45,12 @@ pub struct Plan {
     pub description: Option<String>,
     /// Its base URL, for people.
     pub base_url: String,
+    /// The preset that it stands on.
+    pub preset: Option<String>,
+    /// The names of the schemes under `auth`.
+    pub schemes: Vec<String>,
+    /// Whether the upstream's certificate is verified.
+    pub verifies: bool,
     /// Where it leads.
     pub upstream: Arc<Upstream>,
     /// What bounds it.
@@ -128,8 +132,8 @@ impl Default for Timeouts {
 
 /// What resources need to know of the process.
 pub struct Context<'c> {
-    /// Folder of the file that says it, for relative paths (ruling C3).
-    pub folder: &'c dyn Fn(Place) -> std::path::PathBuf,
+    /// Where relative paths begin.
+    pub folders: &'c Folders,
     /// The gateway as upstreams see it.
     pub gateway: Arc<shape::Gateway>,
 }
@@ -142,14 +146,14 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     fields.unbuilt_all(&UNBUILT);
     fields.unbuilt("allow_private", |n| n.is_off());
     fields.unbuilt("reflection", |_| false);
-    // Read by `config::references` before anything else.
+    // Read before anything else, by `config::preset` and `config::references`.
+    let preset = fields.node("preset").and_then(Node::word).map(str::to_owned);
     fields.raw("vars");
     let allow_http = fields.flag("allow_http", false);
     if allow_http && let Some(node) = fields.node("allow_http") {
         problems.warn(node.place, "credentials may travel over plain http", "");
     }
-    let folder = (context.folder)(node.place);
-    let tls = fields.node("tls").map(|n| net::tls::Config::read(n, &folder, problems));
+    let tls = fields.node("tls").map(|n| net::tls::Config::read(n, context.folders, problems));
     let pool = net::pool::Config::read(fields.node("http"), base.as_ref().is_some_and(|b| b.origin.is_https()), problems);
     let limits = limits(&fields, problems);
     let timeouts = timeouts(&fields, Timeouts::default(), problems);
@@ -174,6 +178,9 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         name: name.into(),
         description,
         base_url: base.text,
+        preset,
+        schemes: auth.map(schemes).unwrap_or_default(),
+        verifies: node.get("tls").and_then(|n| n.get("verify")).and_then(Node::word) != Some("false"),
         upstream: Arc::new(upstream),
         limits,
         websocket,
@@ -181,6 +188,12 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         variant,
         branches,
     })
+}
+
+/// The names of the schemes that stand under `auth`, for people.
+fn schemes(node: &Node) -> Vec<String> {
+    let name = |n: &Node| n.entries().first().map(|e| e.key.to_string()).or_else(|| n.word().map(str::to_owned));
+    node.items().iter().filter_map(name).collect()
 }
 
 struct Reader<'r> {
@@ -330,9 +343,4 @@ fn timeouts(fields: &Fields<'_>, default: Timeouts, problems: &Problems) -> Time
     };
     fields.finish();
     timeouts
-}
-
-/// The folder of a file.
-pub fn folder_of(file: &Path) -> std::path::PathBuf {
-    file.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| ".".into(), Path::to_path_buf)
 }

@@ -1,6 +1,5 @@
 //! TLS towards upstreams: whom to trust, and for which name.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
@@ -14,7 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 
-use crate::tree::{Fields, Node, Problems};
+use crate::tree::{Fields, Folders, Node, Problems};
 
 static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
@@ -76,10 +75,10 @@ fn authorities(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, rust
 }
 
 impl Config {
-    /// Reads `tls` of a resource. `folder` is where relative paths begin.
-    pub fn read(node: &Node, folder: &Path, problems: &Problems) -> Option<Self> {
+    /// Reads `tls` of a resource.
+    pub fn read(node: &Node, folders: &Folders, problems: &Problems) -> Option<Self> {
         let fields = Fields::of(node, "a map of TLS settings", problems)?;
-        let roots = fields.node("ca").map(|n| roots(n, folder, problems));
+        let roots = fields.node("ca").map(|n| roots(n, folders, problems));
         let verify = fields.flag("verify", true);
         if !verify {
             problems.warn(
@@ -113,7 +112,7 @@ fn name(node: &Node, problems: &Problems) -> Option<String> {
 }
 
 /// A bundle by its path, or its PEM by a reference. What cannot be read is an error: there is no falling back to others.
-fn roots(node: &Node, folder: &Path, problems: &Problems) -> Option<RootCertStore> {
+fn roots(node: &Node, folders: &Folders, problems: &Problems) -> Option<RootCertStore> {
     let text = node.text(problems)?;
     let refuse = |why: String, hint: &str| {
         problems.error(node.place, why, hint);
@@ -122,7 +121,7 @@ fn roots(node: &Node, folder: &Path, problems: &Problems) -> Option<RootCertStor
     let pem = if text.contains("-----BEGIN") {
         text.into_bytes()
     } else {
-        let path = folder.join(&text);
+        let path = folders.join(node.place, &text);
         match std::fs::metadata(&path)
             .and_then(|m| if m.len() > CA_BYTES_MAX { Err(std::io::ErrorKind::FileTooLarge.into()) } else { std::fs::read(&path) })
         {

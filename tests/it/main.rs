@@ -10,6 +10,7 @@ mod drain;
 mod edge;
 mod failures;
 mod forwarding;
+mod layers;
 mod newcomer;
 mod refusals;
 mod schemes;
