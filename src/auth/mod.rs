@@ -6,6 +6,7 @@
 mod api_key;
 mod basic;
 mod bearer;
+mod digest;
 mod field;
 mod fingerprint;
 mod form;
@@ -109,6 +110,11 @@ pub trait Scheme: std::fmt::Debug + Send + Sync {
 
     /// Signs this attempt.
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a>;
+
+    /// Whether its signature covers what other schemes set, so that it must sign last.
+    fn seals(&self) -> bool {
+        false
+    }
 
     /// Whether it looks at answers at all: only then calls are kept for a second attempt (ruling D36).
     fn renews(&self) -> bool {

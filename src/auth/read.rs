@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::auth::fingerprint::Fingerprint;
-use crate::auth::{Auth, Context, Owned, Reading, Scheme, api_key, basic, bearer, none, passthrough};
+use crate::auth::{Auth, Context, Owned, Reading, Scheme, api_key, basic, bearer, digest, none, passthrough};
 use crate::tree::{Entry, Fields, Node, Place, Problems, Value, closest};
 
 /// How many schemes one `auth` may list.
@@ -22,7 +22,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -38,11 +38,11 @@ const KINDS: [Kind; 5] = [
         bare: false,
         build: api_key::read,
     },
+    Kind { name: "digest", example: r#"{ digest: { username: user, password: "${env:PASSWORD}" } }"#, bare: false, build: digest::read },
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 19] = [
-    "digest",
+const UNBUILT: [&str; 18] = [
     "aws_sigv4",
     "oauth1",
     "oauth2_client_credentials",
@@ -102,7 +102,11 @@ fn several(place: Place, members: &[Node], reading: Reading<'_>) -> Option<Vec<B
         claims.push(owned);
     }
     let schemes: Option<Vec<_>> = read.into_iter().collect();
-    schemes.filter(|_| !clashes)
+    schemes.filter(|_| !clashes).map(|mut schemes| {
+        // The sort is stable: what is written first still goes first among equals.
+        schemes.sort_by_key(|scheme| scheme.seals());
+        schemes
+    })
 }
 
 fn member(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
@@ -358,7 +362,7 @@ mod tests {
 
     #[test]
     fn every_member_of_a_list_reports_its_own_problems() {
-        assert_eq!(complaints(json!([{ "bearer": "" }, { "basic": 1 }, { "digest": {} }])).len(), 3);
+        assert_eq!(complaints(json!([{ "bearer": "" }, { "basic": 1 }, { "session": {} }])).len(), 3);
     }
 
     #[test]

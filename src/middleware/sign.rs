@@ -37,6 +37,8 @@ impl Sign {
         let tickets = self.sign(&mut call).await?;
         let mut answer = next.run(call).await?;
         let renewal = self.auth.renew(spare.call(), &tickets, spare.is_whole(), &mut answer).await?;
+        // Whoever waits for what this attempt was to learn waits no longer.
+        drop(tickets);
         if renewal == Renewal::Stands || !spare.is_whole() {
             return Ok(answer);
         }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::support::{Gateway, Upstream, eventually, free_port, variable};
 
 /// A program's path, or `None` with a word about it.
-fn program(name: &str) -> Option<PathBuf> {
+pub fn program(name: &str) -> Option<PathBuf> {
     let places = variable("PATH").unwrap_or_default();
     let found = places.split(':').chain(["/usr/sbin"]).map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
     if found.is_none() {
@@ -19,9 +19,9 @@ fn program(name: &str) -> Option<PathBuf> {
 }
 
 /// A server in the background, ended with the test.
-struct Server {
+pub struct Server {
     child: Child,
-    port: u16,
+    pub port: u16,
 }
 
 impl Drop for Server {
@@ -33,7 +33,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(mut command: Command, port: u16) -> Self {
+    pub fn start(mut command: Command, port: u16) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut server = Self { child, port };
         let up = eventually(|| {
@@ -44,7 +44,7 @@ impl Server {
         server
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }
@@ -86,7 +86,7 @@ fn apache(folder: &Path, user: &str, password: &str) -> Option<Server> {
     Some(Server::start(command, port))
 }
 
-fn www(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+pub fn www(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::Builder::new().prefix("postern-").tempdir().unwrap();
     // Workers of a server that root started run as somebody else.
     use std::os::unix::fs::PermissionsExt as _;

@@ -6,6 +6,7 @@ mod architecture;
 mod audit;
 mod canary;
 mod counterparts;
+mod digest;
 mod drain;
 mod edge;
 mod failures;

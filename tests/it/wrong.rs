@@ -49,7 +49,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${env:SET}\", basic: { username: u } } } }", "basic", "list"),
     ("resources: { a: { base_url: http://localhost, auth: bearr } }", "bearr", "bearer"),
     ("resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: {} } } }", "not built", ""),
-    ("resources: { a: { base_url: http://localhost, auth: { digest: {} } } }", "not built", ""),
+    ("resources: { a: { base_url: http://localhost, auth: { session: {} } } }", "not built", ""),
     ("resources: { a: { base_url: http://localhost, cache: { mode: standard } } }", "`cache` is not built", "remove it"),
     ("resources: { a: { base_url: http://localhost, retry: { attempts: 3 } } }", "`retry` is not built", "remove it"),
     ("resources: { a: { base_url: http://localhost, preset: githb } }", "no preset `githb`", "did you mean `github`?"),
