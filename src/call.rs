@@ -80,6 +80,25 @@ pub struct Parts {
     pub record: OpenRecord,
 }
 
+impl Parts {
+    /// A call without a body, a deadline, or anything that was asked for beside an answer.
+    pub fn new(method: Method, target: Target, headers: HeaderMap, caller: Caller, record: OpenRecord) -> Self {
+        Self {
+            method,
+            target,
+            headers,
+            body: Body::Empty,
+            caller,
+            deadline: None,
+            expects_continue: false,
+            upgrade: None,
+            ticket: None,
+            finish: None,
+            record,
+        }
+    }
+}
+
 /// A request on its way: a handle to its [`Parts`].
 #[derive(Debug)]
 pub struct Call(Box<Parts>);
@@ -93,19 +112,10 @@ impl Call {
     /// Keeps the call as it stands for a second attempt, and up to `limit` bytes of its body as they are read.
     pub fn spare(&mut self, limit: u64) -> Spare {
         let body = self.body.spare(limit);
-        let call = Self::new(Parts {
-            method: self.method.clone(),
-            target: self.target.clone(),
-            headers: self.headers.clone(),
-            body: Body::Empty,
-            caller: self.caller.clone(),
-            deadline: self.deadline,
-            expects_continue: self.expects_continue,
-            upgrade: self.upgrade.clone(),
-            ticket: None,
-            finish: None,
-            record: self.record.clone(),
-        });
+        let (target, headers) = (self.target.clone(), self.headers.clone());
+        let parts = Parts::new(self.method.clone(), target, headers, self.caller.clone(), self.record.clone());
+        let call =
+            Self::new(Parts { deadline: self.deadline, expects_continue: self.expects_continue, upgrade: self.upgrade.clone(), ..parts });
         Spare { call, body }
     }
 }

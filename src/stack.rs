@@ -221,19 +221,8 @@ impl Gateway {
         };
         let caller = Caller { name: self.shared.snapshot.anonymous.clone(), ip: peer.ip, tls: peer.tls };
         let deadline = resource.total.map(|total| record.borrow().received + total);
-        Ok(Call::new(Parts {
-            method: head.method,
-            target,
-            headers: head.headers,
-            body,
-            caller,
-            deadline,
-            expects_continue,
-            upgrade,
-            ticket: None,
-            finish: None,
-            record: record.clone(),
-        }))
+        let parts = Parts::new(head.method, target, head.headers, caller, record.clone());
+        Ok(Call::new(Parts { body, deadline, expects_continue, upgrade, ..parts }))
     }
 
     fn respond(&self, answer: Answer, record: &OpenRecord) -> Response<Body> {

@@ -79,19 +79,9 @@ pub fn complaints(json: Json) -> Vec<String> {
 /// A call for this target.
 pub fn call(target: &str) -> Call {
     let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-    Call::new(Parts {
-        method: Method::POST,
-        target: Target::new(path, query),
-        headers: HeaderMap::new(),
-        body: Body::Empty,
-        caller: Caller { name: "anonymous".into(), ip: None, tls: false },
-        deadline: None,
-        expects_continue: false,
-        upgrade: None,
-        ticket: None,
-        finish: None,
-        record: Rc::new(RefCell::new(record())),
-    })
+    let caller = Caller { name: "anonymous".into(), ip: None, tls: false };
+    let record = Rc::new(RefCell::new(record()));
+    Call::new(Parts::new(Method::POST, Target::new(path, query), HeaderMap::new(), caller, record))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a record needs some time, and no test looks at it")]
