@@ -40,7 +40,7 @@ fn main() {
     ] {
         let yaml = format!("allow_literal_secrets: true\nresources: {{ up: {{ base_url: 'http://{address}/base'{more} }} }}");
         let plan = support::plan(&yaml);
-        let snapshot = Snapshot::new(&plan.version, plan.environment, plan.resources, postern::stack::resource);
+        let snapshot = Snapshot::new(plan, postern::stack::resource);
         let route = snapshot.resources["up"].route(&Method::GET, "/customers").unwrap();
         criterion.bench_function(&format!("stack/exchange, {name}"), |bencher| measure(bencher, &runtime, route));
     }

@@ -3,12 +3,13 @@
 //! The map of the house, top floor first; imports only go down (`ARCHITECTURE.md`).
 //!
 //! - [`cli`], [`server`], [`admin`], [`mock`]: the command line, the listening side, health and figures, the sample API
-//! - [`stack`], [`snapshot`]: THE order of the steps, and the live resources
+//! - [`reload`], [`stack`], [`snapshot`]: a changed configuration takes over; THE order of the steps; the live resources
 //! - [`config`]: from files to a plan, or to a report of everything that is wrong
 //! - [`middleware`]: the steps of the stack, one file each
-//! - [`auth`], [`audit`]: what the gateway presents to upstreams; the audit log
+//! - [`auth`], [`audit`], [`secrets`]: what the gateway presents to upstreams; the audit log; where secrets come from
 //! - [`net`]: the way to an upstream
-//! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`clock`], [`telemetry`]: the ground
+//! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`clock`], [`telemetry`],
+//!   [`digest`], [`file`]: the ground
 
 pub mod admin;
 pub mod audit;
@@ -18,7 +19,9 @@ pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod digest;
 pub mod error;
+pub mod file;
 pub mod http1;
 pub mod key;
 pub mod middleware;
@@ -26,7 +29,9 @@ pub mod mock;
 pub mod net;
 pub mod path;
 pub mod record;
+pub mod reload;
 pub mod secret;
+pub mod secrets;
 pub mod server;
 pub mod snapshot;
 pub mod stack;

@@ -7,15 +7,20 @@ use std::time::Duration;
 use http::Method;
 use tokio::sync::Semaphore;
 
+use crate::body::Pace;
 use crate::config::resource::Plan;
+use crate::config::{self, listen};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::middleware::Route;
 use crate::middleware::forward::{Forward, Timeouts};
 use crate::middleware::in_flight::InFlight;
 use crate::middleware::shape::Shape;
 use crate::middleware::sign::Sign;
+use crate::middleware::site::Site;
+use crate::net::Upstream;
 use crate::path::{self, Glob};
-use crate::secret::Mask;
+use crate::secret::{Mask, Secret};
 use crate::telemetry::Counts;
 
 /// All resources of one version of the configuration.
@@ -29,6 +34,34 @@ pub struct Snapshot {
     pub resources: HashMap<Box<str>, Arc<Resource>>,
     /// The name of a caller who need not identify.
     pub anonymous: Arc<str>,
+    /// What holds for all requests.
+    pub common: Common,
+}
+
+/// What holds for all requests of one version of the configuration, whatever they name.
+#[derive(Debug)]
+pub struct Common {
+    /// Limits of a client's body (`server.limits`, `server.timeouts`).
+    pub pace: Pace,
+    /// `server.limits.body`.
+    pub body: Option<u64>,
+    /// Which browsers' requests are refused.
+    pub site: Site,
+    /// `admin.token`.
+    pub token: Option<Secret>,
+    /// Finds the secrets that belong to no resource.
+    pub mask: Arc<Mask>,
+}
+
+/// How a snapshot differs from the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Resources that are new.
+    pub added: usize,
+    /// Resources that were built anew.
+    pub changed: usize,
+    /// Resources that are gone.
+    pub removed: usize,
 }
 
 /// One resource as it runs.
@@ -46,6 +79,11 @@ pub struct Resource {
     pub total: Option<Duration>,
     default: Route,
     branches: Vec<Branch>,
+    /// What it was built from.
+    digest: Digest,
+    pool: Digest,
+    upstream: Arc<Upstream>,
+    slots: Option<(usize, Arc<Semaphore>)>,
 }
 
 /// The steps of one resource, outermost first. `None` passes straight through.
@@ -69,10 +107,56 @@ struct Branch {
 }
 
 impl Snapshot {
-    /// Builds what the plans say. `compose` puts the steps of a resource in order.
-    pub fn new(version: &str, environment: Option<Arc<str>>, plans: Vec<Plan>, compose: fn(Steps) -> Route) -> Self {
-        let resources = plans.into_iter().map(|plan| (plan.name.as_ref().into(), Arc::new(Resource::new(plan, compose)))).collect();
-        Self { version: version.into(), environment, resources, anonymous: "anonymous".into() }
+    /// Builds what the plan says. `compose` puts the steps of a resource in order.
+    pub fn new(plan: config::Plan, compose: fn(Steps) -> Route) -> Self {
+        let none = Self {
+            version: "".into(),
+            environment: None,
+            resources: HashMap::new(),
+            anonymous: "anonymous".into(),
+            common: Common::new(&plan.listening.server, None, Arc::default()),
+        };
+        none.next(plan, compose).0
+    }
+
+    /// Builds what the plan says upon what there is: a resource that is built from the same is the same, with all that it
+    /// has learnt and counted. One that has changed keeps its figures, its places under an unchanged `limits.in_flight`,
+    /// and its connections if nothing about them has changed.
+    pub fn next(&self, plan: config::Plan, compose: fn(Steps) -> Route) -> (Self, Difference) {
+        let config::Plan { version, environment, listening, resources: plans, mask, .. } = plan;
+        let mut difference = Difference::default();
+        let mut kept = 0;
+        let mut resources = HashMap::with_capacity(plans.len());
+        for plan in plans {
+            let before = self.resources.get(&*plan.name);
+            let resource = match before {
+                Some(before) if before.digest == plan.digest => {
+                    kept += 1;
+                    before.clone()
+                }
+                Some(before) => {
+                    difference.changed += 1;
+                    Arc::new(Resource::new(plan, Some(before), compose))
+                }
+                None => {
+                    difference.added += 1;
+                    Arc::new(Resource::new(plan, None, compose))
+                }
+            };
+            resources.insert(resource.name.as_ref().into(), resource);
+        }
+        difference.removed = self.resources.len() - kept - difference.changed;
+        let common = Common::new(&listening.server, listening.token, Arc::new(mask));
+        (Self { version: version.into(), environment, resources, anonymous: self.anonymous.clone(), common }, difference)
+    }
+
+    /// Closes gently what only `self` leads to, once `next` has taken its place.
+    pub fn retire(&self, next: &Self) {
+        for (name, before) in &self.resources {
+            if next.resources.get(name).is_none_or(|after| !Arc::ptr_eq(&before.upstream, &after.upstream)) {
+                before.upstream.retire();
+            }
+        }
     }
 
     /// Some of the names, for a hint.
@@ -89,28 +173,46 @@ impl Snapshot {
     }
 }
 
+impl Common {
+    fn new(server: &listen::Server, token: Option<Secret>, mask: Arc<Mask>) -> Self {
+        Self {
+            pace: Pace { idle: server.timeouts.body_idle, rate: server.limits.min_body_rate, grace: server.limits.min_body_rate_grace },
+            body: server.limits.body,
+            site: Site::new(server.public_url.clone()),
+            token,
+            mask,
+        }
+    }
+}
+
 impl Resource {
-    fn new(plan: Plan, compose: fn(Steps) -> Route) -> Self {
-        let slots = plan.limits.in_flight.map(|n| Arc::new(Semaphore::new(n)));
+    fn new(plan: Plan, before: Option<&Arc<Self>>, compose: fn(Steps) -> Route) -> Self {
+        let kept = before.and_then(|b| b.slots.clone()).filter(|(n, _)| plan.limits.in_flight == Some(*n));
+        let slots = kept.or_else(|| plan.limits.in_flight.map(|n| (n, Arc::new(Semaphore::new(n)))));
+        let upstream = before.filter(|b| b.pool == plan.pool).map_or(plan.upstream, |b| b.upstream.clone());
         let build = |variant: crate::config::resource::Variant| {
             let timeouts =
                 Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
             compose(Steps {
                 shape: variant.shape,
-                in_flight: slots.clone().map(|slots| InFlight::new(slots, variant.timeouts.queue)),
+                in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),
                 sign: variant.auth.map(|auth| Sign::new(auth, plan.limits.buffer)),
-                forward: Forward::new(plan.upstream.clone(), timeouts, plan.limits.response_body, plan.websocket),
+                forward: Forward::new(upstream.clone(), timeouts, plan.limits.response_body, plan.websocket),
             })
         };
         let branches = plan.branches.into_iter().map(|b| Branch { path: b.path, methods: b.methods, route: build(b.variant) }).collect();
         Self {
             name: plan.name,
-            counts: Arc::default(),
+            counts: before.map(|b| b.counts.clone()).unwrap_or_default(),
             mask: plan.mask,
             request_body: plan.limits.request_body,
             total: plan.variant.timeouts.total,
             default: build(plan.variant),
             branches,
+            digest: plan.digest,
+            pool: plan.pool,
+            upstream,
+            slots,
         }
     }
 

@@ -1,12 +1,14 @@
 //! THE order: what every request passes through, first to last. [`Gateway::answer`] is the part for all requests,
 //! [`resource`] the part that each resource has for itself.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body as _;
@@ -14,14 +16,13 @@ use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
-use crate::body::{Body, Inbound, Pace};
+use crate::body::{Body, Inbound};
 use crate::call::{Call, Caller, Parts};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::middleware::audit::{Book, Closing, Ending, Open};
 use crate::middleware::forward::Switched;
 use crate::middleware::in_flight;
-use crate::middleware::site::Site;
 use crate::middleware::{Answer, Route, always, layer, respond};
 use crate::path::{self, Target};
 use crate::record::{OpenRecord, Record};
@@ -31,6 +32,8 @@ use crate::snapshot::{Resource, Snapshot, Steps};
 const REQUEST_ID_MAX: usize = 128;
 /// In front of a resource's name (ruling D1).
 const PREFIX: &str = "/r/";
+/// How often a core without requests looks for a new snapshot.
+const LOOK: Duration = Duration::from_secs(1);
 /// How many names the hint of a 404 lists.
 const KNOWN_MAX: usize = 20;
 
@@ -75,21 +78,43 @@ pub struct Peer {
     pub loopback: bool,
 }
 
+/// Where the live snapshot is swapped.
+pub type Live = Arc<ArcSwap<Snapshot>>;
+
+/// This core's look at the live snapshot. While it is the same, a request costs one atomic load: the counter that all
+/// cores would share is touched once for each new snapshot, and not by each request.
+struct Look {
+    cache: arc_swap::Cache<Live, Arc<Snapshot>>,
+    held: Rc<Held>,
+}
+
+/// One version, counted on this core alone.
+#[derive(Debug)]
+pub struct Held(Arc<Snapshot>);
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
+}
+
 /// What is the same for all requests of the process.
 #[derive(Debug)]
 pub struct Shared {
-    /// The live resources.
-    pub snapshot: Arc<Snapshot>,
+    /// The live resources, replaced whole when the configuration is.
+    pub live: Live,
     /// `server.limits.in_flight`.
     pub in_flight: Arc<Semaphore>,
-    /// Limits of a client's body (`server.limits`, `server.timeouts`).
-    pub pace: Pace,
-    /// `server.limits.body`.
-    pub body: Option<u64>,
     /// How long a request waits for a place or for room in the audit log, where no resource says otherwise.
     pub queue: Duration,
-    /// Which browsers' requests are refused.
-    pub site: Site,
     /// Set once the gateway drains.
     pub draining: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -100,22 +125,45 @@ pub struct Gateway {
     shared: Arc<Shared>,
     book: Rc<Book>,
     clock: Clock,
+    look: RefCell<Look>,
 }
 
 impl Gateway {
     /// A gateway for this core.
     pub fn new(shared: Arc<Shared>, book: Book, clock: Clock) -> Self {
-        Self { shared, book: Rc::new(book), clock }
+        let mut cache = arc_swap::Cache::new(shared.live.clone());
+        let held = Rc::new(Held(cache.load().clone()));
+        Self { shared, book: Rc::new(book), clock, look: RefCell::new(Look { cache, held }) }
+    }
+
+    /// The live snapshot. Whoever keeps it works with one version of the configuration, whatever happens meanwhile.
+    pub fn snapshot(&self) -> Rc<Held> {
+        let Look { cache, held } = &mut *self.look.borrow_mut();
+        let live = cache.load();
+        if !Arc::ptr_eq(live, &held.0) {
+            *held = Rc::new(Held(live.clone()));
+        }
+        held.clone()
+    }
+
+    /// Looks at the live snapshot now and then, so that a core without requests keeps no old one. For ever.
+    pub async fn look_every(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            drop(self.snapshot());
+        }
     }
 
     /// Everything that every request passes through: audit outermost, so that refusals for load are recorded too;
     /// then respond, so that each error and each panic becomes a reply; then admit, and the resource's own stack.
     pub async fn answer(self: Rc<Self>, arrival: Arrival) -> Response<Closing> {
         let Arrival { request, peer, refusal, ending } = arrival;
-        let record = self.open(&request, refusal.is_some());
+        // One version for the whole request: what is recorded, what is allowed, and which secrets are sent.
+        let snapshot = self.snapshot();
+        let record = self.open(&request, refusal.is_some(), &snapshot);
         let mut open = Open::new(record.clone(), self.book.clone(), ending);
         let answer = match self.room(&mut open).await {
-            Ok(()) => caught(self.admit(request, peer, refusal, &mut open)).await,
+            Ok(()) => caught(self.admit(request, peer, refusal, snapshot, &mut open)).await,
             Err(error) => Err(error),
         };
         let response = self.respond(answer, &record);
@@ -128,10 +176,10 @@ impl Gateway {
         }
     }
 
-    fn open(&self, request: &Request<Incoming>, refused: bool) -> OpenRecord {
+    fn open(&self, request: &Request<Incoming>, refused: bool, snapshot: &Snapshot) -> OpenRecord {
         let id = request_id(request.headers(), &self.clock);
-        let mut record = Record::new(id, self.clock.wall(), self.shared.snapshot.anonymous.clone(), self.shared.snapshot.version.clone());
-        record.environment = self.shared.snapshot.environment.clone();
+        let mut record = Record::new(id, self.clock.wall(), snapshot.anonymous.clone(), snapshot.version.clone());
+        record.environment = snapshot.environment.clone();
         if !refused {
             record.method = Some(request.method().clone());
             record.path = request.uri().path().into();
@@ -148,7 +196,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn admit(&self, request: Request<Incoming>, peer: Peer, refusal: Option<Error>, open: &mut Open) -> Answer {
+    async fn admit(&self, request: Request<Incoming>, peer: Peer, refusal: Option<Error>, snapshot: Rc<Held>, open: &mut Open) -> Answer {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
@@ -157,13 +205,13 @@ impl Gateway {
         }
         let permit = in_flight::acquire(&self.shared.in_flight, self.shared.queue, "server.limits.in_flight").await?;
         open.record.borrow_mut().admitted = Some(permit);
-        self.shared.site.judge(request.headers(), peer.loopback)?;
+        snapshot.common.site.judge(request.headers(), peer.loopback)?;
         let host = request.headers().get(HOST).and_then(|h| h.to_str().ok());
         let target = path::parse(request.uri(), host).inspect_err(|_| {
             // The record of a refused path is masked like any other of its resource.
-            open.record.borrow_mut().mask = self.named(request.uri().path()).and_then(|resource| resource.mask.clone());
+            open.record.borrow_mut().mask = named(&snapshot, request.uri().path()).and_then(|resource| resource.mask.clone());
         })?;
-        let (resource, rest) = self.find(&target)?;
+        let (resource, rest) = find(&snapshot, &target)?;
         {
             let mut record = open.record.borrow_mut();
             record.resource = Some(resource.name.clone());
@@ -171,7 +219,9 @@ impl Gateway {
         }
         open.count_for(resource.counts.clone());
         let route = resource.route(request.method(), rest.path())?;
-        let call = self.call(request, rest, peer, &resource, &open.record)?;
+        let call = self.call(request, rest, peer, &resource, &snapshot, &open.record)?;
+        // From here on the request has its resource. A call that waits long must not keep all the others of its version.
+        drop(snapshot);
         let answer = match resource.total {
             // The bodies keep the deadline themselves; here it bounds the time until there is a head.
             Some(total) => {
@@ -185,24 +235,13 @@ impl Gateway {
         answer
     }
 
-    /// `/r/<resource>/<rest>`: the resource, and the target behind it (ruling D1).
-    fn find(&self, target: &Target) -> Result<(Arc<Resource>, Target), Error> {
-        let resource = self.named(target.path()).ok_or_else(|| Error::UnknownResource(self.shared.snapshot.known(KNOWN_MAX)))?;
-        let rest = &target.path()[PREFIX.len() + resource.name.len()..];
-        Ok((resource.clone(), Target::new(rest, target.query())))
-    }
-
-    fn named(&self, path: &str) -> Option<&Arc<Resource>> {
-        let behind = path.strip_prefix(PREFIX)?;
-        self.shared.snapshot.resources.get(&behind[..behind.find('/').unwrap_or(behind.len())])
-    }
-
     fn call(
         &self,
         mut request: Request<Incoming>,
         target: Target,
         peer: Peer,
         resource: &Resource,
+        snapshot: &Snapshot,
         record: &OpenRecord,
     ) -> Result<Call, Error> {
         let upgrade = asks_to_switch(request.headers()).then(|| hyper::upgrade::on(&mut request));
@@ -211,15 +250,15 @@ impl Gateway {
         let body = if incoming.is_end_stream() {
             Body::Empty
         } else {
-            let mut inbound = Inbound::new(incoming, record.clone(), self.shared.pace);
-            match (resource.request_body, self.shared.body) {
+            let mut inbound = Inbound::new(incoming, record.clone(), snapshot.common.pace);
+            match (resource.request_body, snapshot.common.body) {
                 (Some(limit), _) => inbound.limit(limit, "limits.request_body")?,
                 (None, Some(limit)) => inbound.limit(limit, "server.limits.body")?,
                 (None, None) => {}
             }
             Body::Inbound(Box::new(inbound))
         };
-        let caller = Caller { name: self.shared.snapshot.anonymous.clone(), ip: peer.ip, tls: peer.tls };
+        let caller = Caller { name: snapshot.anonymous.clone(), ip: peer.ip, tls: peer.tls };
         let deadline = resource.total.map(|total| record.borrow().received + total);
         let parts = Parts::new(head.method, target, head.headers, caller, record.clone());
         Ok(Call::new(Parts { body, deadline, expects_continue, upgrade, ..parts }))
@@ -236,6 +275,18 @@ impl Gateway {
         }
         response
     }
+}
+
+/// `/r/<resource>/<rest>`: the resource, and the target behind it (ruling D1).
+fn find(snapshot: &Snapshot, target: &Target) -> Result<(Arc<Resource>, Target), Error> {
+    let resource = named(snapshot, target.path()).ok_or_else(|| Error::UnknownResource(snapshot.known(KNOWN_MAX)))?;
+    let rest = &target.path()[PREFIX.len() + resource.name.len()..];
+    Ok((resource.clone(), Target::new(rest, target.query())))
+}
+
+fn named<'s>(snapshot: &'s Snapshot, path: &str) -> Option<&'s Arc<Resource>> {
+    let behind = path.strip_prefix(PREFIX)?;
+    snapshot.resources.get(&behind[..behind.find('/').unwrap_or(behind.len())])
 }
 
 /// A panic in the stack is a defect, but it ends one request, not the core.

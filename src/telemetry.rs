@@ -10,6 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 /// Upper bounds of `postern_request_seconds`, in microseconds.
 const BOUNDS_MICROS: [u64; 12] = [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 30_000_000];
@@ -58,12 +59,27 @@ pub struct Metrics {
     pub other: Counts,
     /// Audit records that were dropped (`audit.on_full: drop`).
     audit_dropped: Arc<AtomicU64>,
+    /// Reloads that took over, and those that were refused.
+    applied: AtomicU64,
+    refused: AtomicU64,
+    /// References that serve on with their last good value.
+    stale: AtomicU64,
 }
 
 impl Metrics {
     /// Figures that begin at zero. `audit_dropped` is the audit log's own.
     pub fn new(audit_dropped: Arc<AtomicU64>) -> Self {
         Self { audit_dropped, ..Self::default() }
+    }
+
+    /// Counts a reload that took over, or one that was refused.
+    pub fn reloaded(&self, applied: bool) {
+        if applied { &self.applied } else { &self.refused }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says how many references serve on with their last good value.
+    pub fn stale(&self, references: usize) {
+        self.stale.store(references as u64, Ordering::Relaxed);
     }
 
     /// Counts how long a request took.
@@ -122,11 +138,31 @@ where
             MetricType::Counter,
         )?;
         ConstCounter::new(self.metrics.audit_dropped.load(Ordering::Relaxed)).encode(dropped)?;
+        self.encode_reloads(&mut encoder)?;
         self.encode_times(&mut encoder)
     }
 }
 
 impl<F> Exposition<F> {
+    fn encode_reloads(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut reloads = encoder.encode_descriptor(
+            "postern_config_reloads",
+            "Changed configurations, by what became of them",
+            None,
+            MetricType::Counter,
+        )?;
+        for (result, count) in [("applied", &self.metrics.applied), ("refused", &self.metrics.refused)] {
+            ConstCounter::new(count.load(Ordering::Relaxed)).encode(reloads.encode_family(&[("result", result)])?)?;
+        }
+        let stale = encoder.encode_descriptor(
+            "postern_secrets_stale",
+            "Secret references whose source gives no value, so that the last good one serves on",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(self.metrics.stale.load(Ordering::Relaxed)).encode(stale)
+    }
+
     fn encode_times(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let counts: Vec<u64> = self.metrics.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();
         let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);

@@ -9,6 +9,8 @@ mod folders;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use crate::digest::Digester;
+use crate::file::Seen;
 use crate::secret::Secret;
 pub use folders::Folders;
 
@@ -108,6 +110,7 @@ pub struct Problems {
     literal_secrets: Cell<bool>,
     trusted: RefCell<Vec<u16>>,
     secrets: RefCell<Vec<Secret>>,
+    seen: RefCell<Vec<Seen>>,
 }
 
 impl Problems {
@@ -124,6 +127,16 @@ impl Problems {
     /// Every secret that was read since the last call, however it was written: what has to be masked by value.
     pub fn take_secrets(&self) -> Vec<Secret> {
         self.secrets.take()
+    }
+
+    /// Notes a file that was read for the configuration, or a place that was looked at: when it changes, so may the rest.
+    pub fn saw(&self, seen: Seen) {
+        self.seen.borrow_mut().push(seen);
+    }
+
+    /// What was noted since the last call.
+    pub fn take_seen(&self) -> Vec<Seen> {
+        self.seen.take()
     }
 
     fn note(&self, secret: &Secret) {
@@ -363,6 +376,43 @@ impl Node {
             _ => None,
         };
         inner.map_or(self, |node| node.at(place))
+    }
+
+    /// Takes this subtree in, without its places: what is written elsewhere, or spread over other lines, is the same.
+    pub fn feed(&self, digester: &mut Digester) {
+        match &self.value {
+            Value::Null => digester.mark(0),
+            Value::Bool(b) => digester.mark(1 + u8::from(*b)),
+            Value::Number(n) => {
+                digester.mark(3);
+                digester.bytes(n.as_bytes());
+            }
+            Value::Text(t) => {
+                digester.mark(4);
+                digester.bytes(t.as_bytes());
+            }
+            Value::Secret(s) => {
+                digester.mark(5);
+                digester.bytes(s.expose().as_bytes());
+            }
+            Value::Unresolved(u) => {
+                digester.mark(6);
+                digester.bytes(u.message.as_bytes());
+            }
+            Value::List(items) => {
+                digester.mark(7);
+                items.iter().for_each(|n| n.feed(digester));
+                digester.mark(8);
+            }
+            Value::Map(entries) => {
+                digester.mark(9);
+                for entry in entries {
+                    digester.bytes(entry.key.as_bytes());
+                    entry.node.feed(digester);
+                }
+                digester.mark(10);
+            }
+        }
     }
 
     /// Every secret in this subtree.

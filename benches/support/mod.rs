@@ -30,8 +30,8 @@ pub fn plan(yaml: &str) -> config::Plan {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), yaml).unwrap();
     let options = config::Options { file: Some(file.path().to_owned()), ..config::Options::default() };
-    let (plan, problems, files) = config::plan(config::load(&options, &config::System).unwrap());
-    plan.unwrap_or_else(|()| panic!("{}", config::problem::text(&problems, &files, false)))
+    let outcome = config::plan(config::load(&options, &config::System).unwrap());
+    outcome.plan.unwrap_or_else(|| panic!("{}", config::problem::text(&outcome.problems, &outcome.files, false)))
 }
 
 /// A call for this path and query with these fields.

@@ -1,5 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`, on a listener apart from the data port. They need neither a token nor a known
-//! `Host`: probes call the address of a pod (ruling B16).
+//! `Host`: probes call the address of a pod (ruling B16). What does is `api.rs`.
+
+mod api;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::snapshot::Snapshot;
+use crate::reload::Handle;
+use crate::stack::Live;
 use crate::telemetry::{Exposition, Metrics};
 
 /// Most connections at a time: probes and scrapers are few.
@@ -35,6 +38,17 @@ pub struct Admin {
     registry: Registry,
     draining: Arc<AtomicBool>,
     audit: Arc<crate::audit::Audit>,
+    live: Live,
+    reload: Handle,
+}
+
+/// What a listener answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Everything: `admin.listen`.
+    Admin,
+    /// Only probes and figures: `health.listen`.
+    Health,
 }
 
 impl std::fmt::Debug for Admin {
@@ -45,18 +59,28 @@ impl std::fmt::Debug for Admin {
 
 impl Admin {
     /// Tells about these.
-    pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>, draining: Arc<AtomicBool>, audit: Arc<crate::audit::Audit>) -> Self {
+    pub fn new(live: Live, metrics: Arc<Metrics>, draining: Arc<AtomicBool>, audit: Arc<crate::audit::Audit>, reload: Handle) -> Self {
         let mut registry = Registry::default();
+        let shown = live.clone();
         let resources = move |each: &mut dyn FnMut(&str, &crate::telemetry::Counts)| {
-            for resource in snapshot.resources.values() {
+            for resource in shown.load_full().resources.values() {
                 each(&resource.name, &resource.counts);
             }
         };
         registry.register_collector(Box::new(Exposition { metrics, resources }));
-        Self { registry, draining, audit }
+        Self { registry, draining, audit, live, reload }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>, side: Side, caller: api::Caller) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if side == Side::Admin && (path == "/api" || path.starts_with("/api/")) {
+            let live = self.live.load_full();
+            return api::answer(request.method(), path, request.headers(), caller, &live.common, &self.reload).await;
+        }
+        self.probe(request, side)
+    }
+
+    fn probe(&self, request: &Request<Incoming>, side: Side) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -68,6 +92,7 @@ impl Admin {
             "/readyz" if !self.audit.healthy() => text(StatusCode::SERVICE_UNAVAILABLE, "the audit log cannot be written\n"),
             "/readyz" => text(StatusCode::OK, "ready\n"),
             "/metrics" => self.metrics(),
+            _ if side == Side::Admin => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics, /api/config and /api/reload\n"),
             _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"),
         }
     }
@@ -95,12 +120,13 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 }
 
 /// Serves until the runtime ends: an instance that drains must still be able to say so.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>, side: Side) {
+    let loopback = listener.local_addr().is_ok_and(|a| a.ip().to_canonical().is_loopback());
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("accepting on the admin listener failed: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -110,7 +136,11 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         let admin = admin.clone();
         tokio::spawn(async move {
             let _place = place;
-            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(admin.answer(&request))));
+            let caller = api::Caller { ip: peer.ip(), loopback };
+            let service = service_fn(|request| {
+                let admin = &admin;
+                async move { Ok::<_, Infallible>(admin.answer(&request, side, caller).await) }
+            });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD_BYTES);
             if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {

@@ -145,7 +145,7 @@ impl CoreAudit {
 
     fn format(&self, record: &Record, into: &mut Vec<u8>) {
         let audit = &self.0.audit;
-        line::write(record, &audit.config.redact, &audit.mask, &mut self.0.stamp.borrow_mut(), into);
+        line::write(record, &audit.config.redact, &audit.mask.load(), &mut self.0.stamp.borrow_mut(), into);
     }
 
     /// Hands what is buffered to the writer.

@@ -25,7 +25,7 @@ pub fn estimate(record: &Record) -> usize {
 }
 
 /// What is hidden by rule.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redact {
     /// Names of query parameters, in lower case.
     pub params: Vec<String>,

@@ -19,6 +19,8 @@ pub use self::core::{CoreAudit, Room};
 pub use file::Rotate;
 pub use line::{Redact, estimate};
 
+use arc_swap::ArcSwap;
+
 use crate::secret::Mask;
 use crate::tree::{Fields, Folders, Node, Problems};
 use writer::{Order, Sink, Writer};
@@ -42,7 +44,7 @@ pub enum Sync {
 }
 
 /// `audit`, as written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     on_full: OnFull,
     sync: Sync,
@@ -114,7 +116,7 @@ fn sink(node: &Node, folders: &Folders, problems: &Problems) -> Option<Target> {
 #[derive(Debug)]
 pub struct Audit {
     config: Config,
-    mask: Mask,
+    mask: ArcSwap<Mask>,
     orders: mpsc::Sender<Order>,
     dropped: Arc<AtomicU64>,
     healthy: Arc<AtomicBool>,
@@ -145,7 +147,7 @@ impl Audit {
     ///
     /// # Errors
     /// If a sink cannot be opened: nothing starts without its log.
-    pub fn open(config: Config, mask: Mask) -> Result<Arc<Self>, OpenError> {
+    pub fn open(config: Config, mask: Arc<Mask>) -> Result<Arc<Self>, OpenError> {
         let mut sinks = Vec::new();
         for target in &config.sinks {
             sinks.push(match target {
@@ -159,12 +161,18 @@ impl Audit {
         let thread = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run());
         let thread = thread.map_err(|why| OpenError { path: "writer".into(), why })?;
         let prompt = config.sinks.contains(&Target::Stdout) && std::io::stdout().is_terminal();
+        let mask = ArcSwap::new(mask);
         Ok(Arc::new(Self { config, mask, orders, dropped: Arc::default(), healthy, prompt, writer: Mutex::new(Some(thread)) }))
     }
 
     /// A core's part. Call it on that core.
     pub fn core(self: &Arc<Self>) -> CoreAudit {
         CoreAudit::new(self.clone())
+    }
+
+    /// From here on this hides what belongs to no resource.
+    pub fn mask(&self, mask: Arc<Mask>) {
+        self.mask.store(mask);
     }
 
     /// Counts the records that were dropped.

@@ -1,12 +1,13 @@
 //! `postern check`.
 
 use super::{Cli, plan, report};
+use crate::config::Outcome;
 
 /// Checks, and returns the exit code.
 pub fn run(cli: &Cli) -> u8 {
     match plan(cli) {
         Err(code) => code,
-        Ok((plan, warnings, files)) => {
+        Ok((plan, Outcome { problems: warnings, files, .. })) => {
             if cli.json || !warnings.is_empty() {
                 report(cli, &warnings, &files);
             }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Options, Plan, System, problem};
+use crate::config::{self, Options, Outcome, Plan, Sources, System, problem};
 
 /// Something failed.
 pub const FAILURE: u8 = 1;
@@ -102,8 +102,13 @@ fn fail(cli: &Cli, why: &str) -> u8 {
 }
 
 /// Loads and checks the configuration. What is wrong has been reported when this returns the exit code for it.
-fn plan(cli: &Cli) -> Result<(Plan, Vec<crate::tree::Problem>, Vec<problem::File>), u8> {
-    let loaded = config::load(&cli.options(), &System).map_err(|error| {
+fn plan(cli: &Cli) -> Result<(Plan, Outcome), u8> {
+    plan_with(cli, &System)
+}
+
+/// The same with these sources of values.
+fn plan_with(cli: &Cli, sources: &dyn Sources) -> Result<(Plan, Outcome), u8> {
+    let loaded = config::load(&cli.options(), sources).map_err(|error| {
         if cli.json {
             println!(
                 "{}",
@@ -114,10 +119,11 @@ fn plan(cli: &Cli) -> Result<(Plan, Vec<crate::tree::Problem>, Vec<problem::File
         }
         CONFIGURATION
     })?;
-    match config::plan(loaded) {
-        (Ok(plan), problems, files) => Ok((plan, problems, files)),
-        (Err(()), problems, files) => {
-            report(cli, &problems, &files);
+    let mut outcome = config::plan(loaded);
+    match outcome.plan.take() {
+        Some(plan) => Ok((plan, outcome)),
+        None => {
+            report(cli, &outcome.problems, &outcome.files);
             Err(CONFIGURATION)
         }
     }

@@ -2,30 +2,40 @@
 
 use std::io::IsTerminal as _;
 
-use super::{Cli, FAILURE, plan};
+use std::sync::Arc;
+
+use super::{Cli, FAILURE, plan_with};
 use crate::audit::Audit;
 use crate::config::listen::Log;
+use crate::config::{self, Fixed, Outcome};
+use crate::reload;
+use crate::secrets::Kept;
 use crate::server;
 use crate::snapshot::Snapshot;
 use crate::stack;
 
 /// Runs the gateway until it is told to end, and returns the exit code.
 pub fn run(cli: &Cli) -> u8 {
-    let (plan, warnings, files) = match plan(cli) {
+    let kept = Arc::new(Kept::default());
+    let (plan, Outcome { problems: warnings, files, mut seen, .. }) = match plan_with(cli, &*kept) {
         Ok(planned) => planned,
         Err(code) => return code,
     };
+    seen.extend(kept.seen());
     if !warnings.is_empty() {
         eprint!("{}", crate::config::problem::text(&warnings, &files, std::io::stderr().is_terminal()));
     }
     log(plan.listening.log);
     drop(files);
-    let audit = match Audit::open(plan.audit, plan.mask) {
+    let (listening, audit, fixed) = (plan.listening.clone(), plan.audit.clone(), Fixed::of(&plan));
+    let snapshot = Snapshot::new(plan, stack::resource);
+    let audit = match Audit::open(audit, snapshot.common.mask.clone()) {
         Ok(audit) => audit,
         Err(error) => return failed(&error),
     };
-    let snapshot = Snapshot::new(&plan.version, plan.environment, plan.resources, stack::resource);
-    match server::run(plan.listening, snapshot, audit) {
+    let (options, sources) = (cli.options(), kept.clone());
+    let reread = Box::new(move || config::load(&options, &*sources));
+    match server::run(listening, snapshot, audit, reload::Source { reread, kept, seen, fixed }) {
         Ok(()) => 0,
         Err(error) => failed(&error),
     }

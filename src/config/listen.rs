@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::file::Seen;
 use crate::net::Cidr;
 use crate::secret::Secret;
 use crate::tree::{Fields, Folders, Node, Problems, Value};
@@ -16,12 +18,14 @@ const HEADER_BYTES_MAX: u64 = 256 << 10;
 const WORKERS_MAX: u64 = 1024;
 
 /// All of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Root {
     /// `server`.
     pub server: Server,
     /// `admin.listen`, where there is one.
     pub admin: Option<SocketAddr>,
+    /// `admin.token`, where there is one.
+    pub token: Option<Secret>,
     /// `health.listen`, where there is one.
     pub health: Option<SocketAddr>,
     /// `mock`, where there is one.
@@ -31,7 +35,7 @@ pub struct Root {
 }
 
 /// `server`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// Where clients connect.
     pub listen: Vec<Listener>,
@@ -52,7 +56,7 @@ pub struct Server {
 }
 
 /// One listener.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     /// Its address.
     pub address: Address,
@@ -95,7 +99,7 @@ pub enum Accept {
 }
 
 /// `server.limits`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest head.
     pub header_bytes: usize,
@@ -114,7 +118,7 @@ pub struct Limits {
 }
 
 /// `server.timeouts`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// From the first byte of a head to its last.
     pub header: Duration,
@@ -127,7 +131,7 @@ pub struct Timeouts {
 }
 
 /// `mock`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mock {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -138,7 +142,7 @@ pub struct Mock {
 }
 
 /// `telemetry.log`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The least severe level that is shown.
     pub level: tracing::Level,
@@ -158,10 +162,18 @@ impl std::fmt::Display for Listener {
 /// Reads all of it. `folders` says where relative paths begin.
 pub fn read(fields: &Fields<'_>, folders: &Folders, problems: &Problems) -> Root {
     let server = server(fields.node("server"), folders, problems);
-    let one = |key: &'static str| {
+    let mut token = None;
+    let mut one = |key: &'static str| {
         let fields = Fields::of(fields.node(key)?, "a map with `listen`", problems)?;
         if key == "admin" {
-            fields.unbuilt("token", |_| false);
+            token = fields.secret("token");
+            if token.as_ref().is_some_and(Secret::is_empty) {
+                problems.error(
+                    fields.key_place("token"),
+                    "the token is empty: anyone could present it",
+                    "token: \"${env:POSTERN_ADMIN_TOKEN}\"",
+                );
+            }
         }
         let address = fields.need("listen").and_then(|n| socket(n, problems));
         fields.finish();
@@ -170,7 +182,7 @@ pub fn read(fields: &Fields<'_>, folders: &Folders, problems: &Problems) -> Root
     let (admin, health) = (one("admin"), one("health"));
     let mock = fields.node("mock").and_then(|n| mock(n, problems));
     let log = log(fields.node("telemetry"), problems);
-    let root = Root { server, admin, health, mock, log };
+    let root = Root { server, admin, token, health, mock, log };
     clashes(&root, fields, problems);
     root
 }
@@ -226,7 +238,7 @@ fn server(node: Option<&Node>, folders: &Folders, problems: &Problems) -> Server
     let server = Server {
         listen,
         workers,
-        name: fields.node("name").and_then(|n| name(n, problems)).unwrap_or_else(|| format!("postern-{:08x}", fastrand::u32(..))),
+        name: fields.node("name").and_then(|n| name(n, problems)).unwrap_or_else(|| own_name().to_owned()),
         public_url: fields.node("public_url").and_then(|n| public_url(n, problems)),
         trusted_proxies: fields.items("trusted_proxies").iter().filter_map(|n| cidr(n, problems)).collect(),
         limits: limits(fields.node("limits"), problems),
@@ -332,11 +344,18 @@ fn group(node: &Node, problems: &Problems) -> Option<u32> {
 fn tls(node: &Node, folders: &Folders, problems: &Problems) -> Option<Tls> {
     let fields = Fields::of(node, "a map with `cert` and `key`", problems)?;
     let cert = fields.need("cert").and_then(|n| Some(folders.join(n.place, n.text(problems)?)));
+    cert.iter().for_each(|path| problems.saw(Seen::look(path)));
     let key = fields.need("key").and_then(|n| n.secret(problems));
     fields.unbuilt("client_ca", |_| false);
     fields.unbuilt("client_auth", Node::is_off);
     fields.finish();
     Some(Tls { cert: cert?, key: key? })
+}
+
+/// The name of a gateway that was given none. It is one for the life of the process, or a reload would hide a loop.
+fn own_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| format!("postern-{:08x}", fastrand::u32(..)))
 }
 
 /// A pseudonym in `Via` is a token (RFC 9110 section 7.6.3).
@@ -510,7 +529,7 @@ mod tests {
             ("server: { timeouts: { idel: 75s } }", "did you mean `idle`?"),
             ("server: { accept: shred }", "did you mean `shared`?"),
             ("server: { cors: { origins: [a] } }", "not built"),
-            ("admin: { listen: \"127.0.0.1:1\", token: x }", "not built"),
+            ("admin: { listen: \"127.0.0.1:1\", token: x }", "not a literal"),
             ("mock: { seed: 1 }", "`listen` is missing"),
             ("telemetry: { log: { level: loud } }", "one of"),
             ("telemetry: { traces: {} }", "not built"),

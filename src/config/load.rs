@@ -11,6 +11,7 @@ use super::environment::{self, Chosen, Said};
 use super::problem::File;
 use super::references::{self, Sources};
 use super::{layers, preset, raw, settings};
+use crate::file::Seen;
 use crate::tree::{Entry, Folders, Node, Place, Problems, Value};
 
 /// What runs when nothing is configured: the quick start, which needs nothing from outside.
@@ -39,8 +40,9 @@ pub struct Options {
 pub struct Loaded {
     /// Everything that was read, for the report.
     pub files: Vec<File>,
-    /// Every file and folder that the configuration depends on: what has to be watched.
-    pub watched: Vec<PathBuf>,
+    /// Every file and folder that was read or looked for: when one changes, so may the configuration. Each as it was before
+    /// it was read, as what changes while it is read has changed since.
+    pub seen: Vec<Seen>,
     /// The environment that applies.
     pub environment: Option<Arc<str>>,
     /// All layers in one, references resolved.
@@ -75,12 +77,11 @@ impl std::error::Error for NotFound {}
 /// # Errors
 /// [`NotFound`] if a file was named, or stands in a usual place, and cannot be read.
 pub fn load(options: &Options, sources: &dyn Sources) -> Result<Loaded, NotFound> {
-    let path = find(options, sources);
-    let mut reading = Reading::new(path.as_deref().map(folder_of));
+    let (path, looked) = found(options, sources);
+    let mut reading = Reading::new(path.as_deref().map(folder_of), looked);
     let main = match &path {
         Some(path) => {
             let text = read_text(path).map_err(|why| NotFound { path: path.clone(), why })?;
-            reading.watched.push(path.clone());
             reading.parse(path.display().to_string(), text, folder_of(path), "")
         }
         None => reading.parse(EMBEDDED_NAME.into(), EMBEDDED.into(), ".".into(), ""),
@@ -97,16 +98,33 @@ pub fn load(options: &Options, sources: &dyn Sources) -> Result<Loaded, NotFound
     settings::variables(&mut tree, &sources.variables(settings::PREFIX), &mut reading);
     settings::flags(&mut tree, &options.set, &mut reading);
     preset::lay(&mut tree, sources, &mut reading);
-    reading.watched.extend(references::resolve(&mut tree, &reading.folders, sources, &reading.problems));
+    references::resolve(&mut tree, &reading.folders, sources, &reading.problems);
     let version = reading.version();
-    let Reading { files, folders, problems, watched, .. } = reading;
-    Ok(Loaded { files, watched, environment, tree: whole.then_some(tree), folders, version, problems })
+    let Reading { files, folders, problems, seen, .. } = reading;
+    Ok(Loaded { files, seen, environment, tree: whole.then_some(tree), folders, version, problems })
 }
 
 /// The file that counts, where there is one.
 pub fn find(options: &Options, sources: &dyn Sources) -> Option<PathBuf> {
-    let named = options.file.clone().or_else(|| set(sources, "POSTERN_CONFIG").map(PathBuf::from));
-    named.or_else(|| usual(sources).into_iter().find(|p| p.exists()))
+    found(options, sources).0
+}
+
+/// The file that counts, and every place that was looked at for it.
+fn found(options: &Options, sources: &dyn Sources) -> (Option<PathBuf>, Vec<Seen>) {
+    if let Some(named) = options.file.clone().or_else(|| set(sources, "POSTERN_CONFIG").map(PathBuf::from)) {
+        let seen = Seen::look(&named);
+        return (Some(named), vec![seen]);
+    }
+    let mut looked = Vec::new();
+    for place in usual(sources) {
+        let seen = Seen::look(&place);
+        let is_there = seen.stamp.is_some();
+        looked.push(seen);
+        if is_there {
+            return (Some(place), looked);
+        }
+    }
+    (None, looked)
 }
 
 /// Where a configuration may stand, first to last.
@@ -186,21 +204,21 @@ pub struct Reading {
     pub(super) files: Vec<File>,
     pub(super) folders: Folders,
     pub(super) problems: Problems,
-    watched: Vec<PathBuf>,
+    seen: Vec<Seen>,
     /// The folder of the main file; none where it is embedded.
     folder: Option<PathBuf>,
 }
 
 impl Reading {
-    fn new(folder: Option<PathBuf>) -> Self {
-        Self { files: Vec::new(), folders: Folders::default(), problems: Problems::default(), watched: Vec::new(), folder }
+    fn new(folder: Option<PathBuf>, seen: Vec<Seen>) -> Self {
+        Self { files: Vec::new(), folders: Folders::default(), problems: Problems::default(), seen, folder }
     }
 
     /// The files of a folder beside the main file, by name. Hidden ones are passed over: Kubernetes keeps its own there.
     pub fn folder(&mut self, name: &str) -> Vec<Stem> {
         let Some(folder) = self.folder.as_ref().map(|f| f.join(name)) else { return Vec::new() };
         // Watched even while it is not there, as it may come.
-        self.watched.push(folder.clone());
+        self.seen.push(Seen::look(&folder));
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(why) if why.kind() == std::io::ErrorKind::NotFound || why.kind() == std::io::ErrorKind::NotADirectory => return Vec::new(),
@@ -230,7 +248,7 @@ impl Reading {
 
     /// Reads and parses a file. `None` after an error was reported.
     pub fn read(&mut self, path: &Path, prefix: &str) -> Option<Node> {
-        self.watched.push(path.to_path_buf());
+        self.seen.push(Seen::look(path));
         if self.files.len() >= FILES_MAX {
             self.problems.error(Place::default(), format!("more than {FILES_MAX} files"), "fewer and larger files");
             return None;

@@ -11,9 +11,11 @@ pub mod problem;
 mod raw;
 mod references;
 pub mod resource;
+mod restart;
 pub mod schema;
 mod settings;
 
 pub use load::{Loaded, NotFound, Options, find, folder_of, load};
-pub use plan::{Plan, is_resource_name, plan};
+pub use plan::{Outcome, Plan, is_resource_name, plan, plan_over};
 pub use references::{Sources, System};
+pub use restart::Fixed;

@@ -1,10 +1,14 @@
 //! Walks the root of the tree: who gets which key, and what comes of it, or everything that is wrong.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::load::{Loaded, RESOURCES};
+use super::restart::Fixed;
 use super::{listen, problem, resource};
 use crate::audit;
+use crate::digest::{Digest, Digester};
+use crate::file::Seen;
 use crate::middleware::shape;
 use crate::secret::Mask;
 use crate::tree::{Entry, Fields, Folders, Node, Problem, Problems, closest};
@@ -31,23 +35,44 @@ pub struct Plan {
     pub mask: Mask,
 }
 
-/// Builds the plan. Returns it with its warnings, or everything that is wrong; the files are for the report.
-///
-/// # Errors
-/// Every problem, if at least one of them is an error.
-pub fn plan(loaded: Loaded) -> (Result<Plan, ()>, Vec<Problem>, Vec<problem::File>) {
-    let Loaded { mut files, environment, tree, folders, version, problems, .. } = loaded;
-    let plan = tree.as_ref().and_then(|tree| build(tree, &folders, &problems));
+/// What became of a configuration.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The plan, unless something is wrong.
+    pub plan: Option<Plan>,
+    /// Everything that is wrong, and the warnings.
+    pub problems: Vec<Problem>,
+    /// The files, for the report.
+    pub files: Vec<problem::File>,
+    /// The files that were read and the places that were looked at: when one changes, so may the plan.
+    pub seen: Vec<Seen>,
+}
+
+/// Builds the plan. There is none if at least one problem is an error.
+pub fn plan(loaded: Loaded) -> Outcome {
+    judged(loaded, None)
+}
+
+/// Builds a plan for a gateway that runs already: to change what is fixed is an error too.
+pub fn plan_over(loaded: Loaded, fixed: &Fixed) -> Outcome {
+    judged(loaded, Some(fixed))
+}
+
+fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
+    let Loaded { mut files, environment, tree, folders, version, problems, mut seen } = loaded;
+    let plan = tree.as_ref().and_then(|tree| {
+        let plan = build(tree, &folders, &problems, &mut seen)?;
+        fixed.into_iter().for_each(|fixed| fixed.judge(&plan, tree, &problems));
+        Some(Plan { version, environment, ..plan })
+    });
+    seen.extend(problems.take_seen());
     let failed = problems.any_error();
     let mut problems = problems.into_sorted();
     problem::hide(&mut problems, &mut files, tree.as_ref());
-    match plan {
-        Some(plan) if !failed => (Ok(Plan { version, environment, ..plan }), problems, files),
-        _ => (Err(()), problems, files),
-    }
+    Outcome { plan: plan.filter(|_| !failed), problems, files, seen }
 }
 
-fn build(tree: &Node, folders: &Folders, problems: &Problems) -> Option<Plan> {
+fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &mut Vec<Seen>) -> Option<Plan> {
     let fields = Fields::of(tree, "a map", problems)?;
     let literal = fields.flag("allow_literal_secrets", false);
     problems.allow_literal_secrets(literal);
@@ -65,13 +90,29 @@ fn build(tree: &Node, folders: &Folders, problems: &Problems) -> Option<Plan> {
     let audit = audit::Config::read(fields.node("audit"), folders, problems);
     let mask = Mask::new(&problems.take_secrets());
     let gateway = shape::Gateway::new(&listening.server.name, env!("CARGO_PKG_VERSION"), listening.server.trusted_proxies.clone());
-    let context = resource::Context { folders, gateway: Arc::new(gateway) };
+    seen.extend(problems.take_seen());
+    let seen = RefCell::new(seen);
+    let saw = |more| seen.borrow_mut().extend(more);
+    let context = resource::Context { folders, gateway: Arc::new(gateway), digest: common(tree, &listening), saw: &saw };
     let resources = match fields.node(RESOURCES) {
         Some(node) => resources(node, &context, problems),
         None => Vec::new(),
     };
     finish(&fields, tree, problems);
     Some(Plan { version: String::new(), environment: None, listening, audit, resources, mask })
+}
+
+/// What every resource is built from besides its own keys.
+fn common(tree: &Node, listening: &listen::Root) -> Digest {
+    let mut digester = Digester::new();
+    digester.bytes(listening.server.name.as_bytes());
+    for key in ["vars", "allow_literal_secrets"] {
+        digester.bytes(key.as_bytes());
+        tree.get(key).into_iter().for_each(|n| n.feed(&mut digester));
+    }
+    let trusted = tree.get("server").and_then(|n| n.get("trusted_proxies"));
+    trusted.into_iter().for_each(|n| n.feed(&mut digester));
+    digester.finish()
 }
 
 fn resources(node: &Node, context: &resource::Context<'_>, problems: &Problems) -> Vec<resource::Plan> {

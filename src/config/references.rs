@@ -2,15 +2,13 @@
 //! has touched becomes one. Resolution happens once; what a value holds is never resolved again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
+use crate::secrets::{Kept, kept};
 use crate::tree::{Entry, Folders, Node, Place, Problems, Unresolved, Value, closest};
-
-/// Largest file that a reference may name.
-pub const FILE_MAX: u64 = 1 << 20;
 
 /// Where values come from.
 pub trait Sources {
@@ -44,27 +42,35 @@ impl Sources for System {
     }
 
     fn file(&self, path: &Path) -> Result<String, String> {
-        let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-        if size > FILE_MAX {
-            return Err("it is larger than 1MiB".into());
-        }
-        let bytes = Zeroizing::new(std::fs::read(path).map_err(|e| e.to_string())?);
-        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| "it is not UTF-8".into())
+        kept::text(path).1.map(|text| text.as_str().to_owned())
     }
 }
 
-/// Resolves everything in the tree. `folders` says where relative paths begin. Returns the files that were named.
-pub fn resolve(root: &mut Node, folders: &Folders, sources: &dyn Sources, problems: &Problems) -> Vec<PathBuf> {
-    let mut resolver = Resolver { folders, sources, problems, vars: HashMap::new(), files: Vec::new() };
-    resolver.root(root);
-    resolver.files
+/// The sources of a running gateway, which remember what they gave.
+impl Sources for Kept {
+    fn env(&self, name: &str) -> Option<String> {
+        System.env(name)
+    }
+
+    fn variables(&self, prefix: &str) -> BTreeMap<String, String> {
+        System.variables(prefix)
+    }
+
+    fn file(&self, path: &Path) -> Result<String, String> {
+        Self::file(self, path)
+    }
 }
+
+/// Resolves everything in the tree. `folders` says where relative paths begin.
+pub fn resolve(root: &mut Node, folders: &Folders, sources: &dyn Sources, problems: &Problems) {
+    Resolver { folders, sources, problems, vars: HashMap::new() }.root(root);
+}
+
 struct Resolver<'r> {
     folders: &'r Folders,
     sources: &'r dyn Sources,
     problems: &'r Problems,
     vars: HashMap<Box<str>, Value>,
-    files: Vec<PathBuf>,
 }
 
 impl Resolver<'_> {
@@ -209,7 +215,6 @@ impl Resolver<'_> {
 
     fn file(&mut self, path: &str, place: Place) -> Value {
         let full = self.folders.join(place, path);
-        self.files.push(full.clone());
         match self.sources.file(&full).map(Zeroizing::new) {
             Err(why) => unresolved(
                 &format!("the file {path} cannot be read: {why}"),

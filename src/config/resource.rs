@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::Method;
 
 use crate::auth::{self, Auth};
+use crate::digest::{Digest, Digester};
+use crate::file::Seen;
 use crate::middleware::shape::{self, Shape};
 use crate::net::{self, Upstream};
 use crate::path::Glob;
@@ -33,6 +35,8 @@ const UNBUILT: [&str; 17] = [
     "test",
     "credentials",
 ];
+/// Keys of a resource that its connections are built from, besides its origin.
+const POOL_KEYS: [&str; 4] = ["tls", "http", "proxy", "tunnel"];
 /// Keys of a route that this build lacks.
 const UNBUILT_IN_ROUTES: [&str; 5] = ["cache", "retry", "rate_limits", "idempotency", "expect"];
 
@@ -63,6 +67,10 @@ pub struct Plan {
     pub variant: Variant,
     /// Its routes, first match wins.
     pub branches: Vec<Branch>,
+    /// All that it was built from. A resource with the same digest is the same.
+    pub digest: Digest,
+    /// What its connections were built from. With the same digest they serve on, whatever else has changed.
+    pub pool: Digest,
 }
 
 /// A route of a resource.
@@ -136,6 +144,10 @@ pub struct Context<'c> {
     pub folders: &'c Folders,
     /// The gateway as upstreams see it.
     pub gateway: Arc<shape::Gateway>,
+    /// All that resources are built from besides their own keys.
+    pub digest: Digest,
+    /// Takes in the files that were read for resources.
+    pub saw: &'c dyn Fn(Vec<Seen>),
 }
 
 /// Reads a resource. `None` after at least one error was reported.
@@ -174,6 +186,10 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     node.secrets(&mut secrets);
     let variant = variant.filter(|_| !unknown)?;
     let mask = (!secrets.is_empty()).then(|| Arc::new(Mask::new(&secrets)));
+    let seen = problems.take_seen();
+    let digest = digest(node, context, &seen);
+    let pool = pool_digest(node, &base, timeouts, &seen);
+    (context.saw)(seen);
     Some(Plan {
         name: name.into(),
         description,
@@ -187,6 +203,8 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         mask,
         variant,
         branches,
+        digest,
+        pool,
     })
 }
 
@@ -194,6 +212,36 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
 fn schemes(node: &Node) -> Vec<String> {
     let name = |n: &Node| n.entries().first().map(|e| e.key.to_string()).or_else(|| n.word().map(str::to_owned));
     node.items().iter().filter_map(name).collect()
+}
+
+fn digest(node: &Node, context: &Context<'_>, seen: &[Seen]) -> Digest {
+    let mut digester = Digester::new();
+    digester.digest(context.digest);
+    node.feed(&mut digester);
+    feed_files(seen, &mut digester);
+    digester.finish()
+}
+
+fn pool_digest(node: &Node, base: &BaseUrl, timeouts: Timeouts, seen: &[Seen]) -> Digest {
+    let mut digester = Digester::new();
+    digester.bytes(base.origin.to_string().as_bytes());
+    for key in POOL_KEYS {
+        digester.bytes(key.as_bytes());
+        node.get(key).into_iter().for_each(|n| n.feed(&mut digester));
+    }
+    for time in [timeouts.connect, timeouts.queue] {
+        digester.bytes(&time.as_nanos().to_be_bytes());
+    }
+    feed_files(seen, &mut digester);
+    digester.finish()
+}
+
+fn feed_files(seen: &[Seen], digester: &mut Digester) {
+    for seen in seen {
+        digester.bytes(seen.path.as_os_str().as_encoded_bytes());
+        digester.mark(u8::from(seen.content.is_some()));
+        seen.content.into_iter().for_each(|content| digester.digest(content));
+    }
 }
 
 struct Reader<'r> {

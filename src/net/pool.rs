@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,8 @@ pub struct Upstream {
     /// Who waits for a slot, over all cores: while someone does, no connection idles.
     waiting: AtomicUsize,
     freed: Notify,
+    /// No resource leads here any more: what is in use ends, and nothing idles.
+    retired: AtomicBool,
 }
 
 impl Upstream {
@@ -105,7 +107,24 @@ impl Upstream {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let slots = Arc::new(Semaphore::new(config.max_connections));
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, origin, tls, config, connect, queue, slots, waiting: AtomicUsize::new(0), freed: Notify::new() }
+        Self {
+            id,
+            origin,
+            tls,
+            config,
+            connect,
+            queue,
+            slots,
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// No resource leads here any more. Its idle connections are closed within a second; those in use serve their call to
+    /// its end and are closed then.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// Where it is.
@@ -202,7 +221,7 @@ impl<B> Pool<B> {
         let now = self.0.swept.get();
         let wanted = upstream.waiting.load(Ordering::Relaxed) == 0
             || self.0.idle.borrow().get(&upstream.id).is_some_and(|s| s.connections.is_empty());
-        let young = now.duration_since(connection.born) < upstream.config.max_age;
+        let young = now.duration_since(connection.born) < upstream.config.max_age && !upstream.retired.load(Ordering::Relaxed);
         let mut idle = self.0.idle.borrow_mut();
         let shelf = idle.entry(upstream.id).or_insert_with(|| Shelf { upstream: upstream.clone(), connections: Vec::new() });
         if connection.sender.is_closed()
@@ -241,13 +260,19 @@ impl<B> Pool<B> {
         let now = Instant::now();
         self.0.swept.set(now);
         if self.0.count.get() == 0 {
+            // All shelves are empty, and some may be of upstreams that nothing leads to any more.
+            self.0.idle.borrow_mut().clear();
             return;
         }
         let mut left = 0;
         self.0.idle.borrow_mut().retain(|_, shelf| {
             let config = shelf.upstream.config;
+            let retired = shelf.upstream.retired.load(Ordering::Relaxed);
             shelf.connections.retain(|c| {
-                !c.sender.is_closed() && now.duration_since(c.rested) < config.idle && now.duration_since(c.born) < config.max_age
+                !retired
+                    && !c.sender.is_closed()
+                    && now.duration_since(c.rested) < config.idle
+                    && now.duration_since(c.born) < config.max_age
             });
             if shelf.upstream.waiting.load(Ordering::Relaxed) > 0 && !shelf.connections.is_empty() {
                 shelf.connections.remove(0);

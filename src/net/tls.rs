@@ -122,9 +122,9 @@ fn roots(node: &Node, folders: &Folders, problems: &Problems) -> Option<RootCert
         text.into_bytes()
     } else {
         let path = folders.join(node.place, &text);
-        match std::fs::metadata(&path)
-            .and_then(|m| if m.len() > CA_BYTES_MAX { Err(std::io::ErrorKind::FileTooLarge.into()) } else { std::fs::read(&path) })
-        {
+        let (seen, read) = crate::file::read(&path, CA_BYTES_MAX);
+        problems.saw(seen);
+        match read {
             Ok(pem) => pem,
             Err(error) => {
                 return refuse(format!("{} cannot be read: {error}", node.shown()), "a PEM file, relative to the file that names it");

@@ -120,6 +120,7 @@ impl Core {
         spawn_local(async { net::here().sweep_every().await });
         let connected = self.connected.clone();
         spawn_local(async move { connected.rest_every().await });
+        spawn_local(self.gateway.clone().look_every());
         let core = self.clone();
         spawn_local(async move {
             reached(End::Drain, &mut core.end.clone()).await;

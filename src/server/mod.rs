@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -25,13 +26,12 @@ use self::edge::Limits;
 use self::head::Bounds;
 use self::leave::{End, Leaving, Step};
 use self::listen::Unix;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Side};
 use crate::audit::Audit;
-use crate::body::Pace;
 use crate::config::listen::{Accept, Address, Root as Listening, Server};
-use crate::middleware::site::Site;
+use crate::reload;
 use crate::snapshot::Snapshot;
-use crate::stack::Shared;
+use crate::stack::{Live, Shared};
 use crate::telemetry::Metrics;
 
 /// Connections that are dealt to a core and not yet taken.
@@ -77,12 +77,12 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
 ///
 /// # Errors
 /// [`StartError`] if something that the configuration names is not to be had: an address, a file.
-pub fn run(listening: Listening, snapshot: Snapshot, audit: Arc<Audit>) -> Result<(), StartError> {
+pub fn run(listening: Listening, snapshot: Snapshot, audit: Arc<Audit>, source: reload::Source) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("the runtime"))?;
-    runtime.block_on(serve(listening, Arc::new(snapshot), audit))
+    runtime.block_on(serve(listening, Arc::new(ArcSwap::from_pointee(snapshot)), audit, source))
 }
 
-async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>) -> Result<(), StartError> {
+async fn serve(listening: Listening, live: Live, audit: Arc<Audit>, source: reload::Source) -> Result<(), StartError> {
     let server = listening.server;
     // Before anything listens: a signal that comes early is a drain, not an end.
     let mut signals = Signals::new().map_err(failed("signals"))?;
@@ -93,10 +93,12 @@ async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>)
 
     let workers = server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let bound = bind(&server, workers)?;
-    let admin = Arc::new(Admin::new(snapshot.clone(), metrics.clone(), draining.clone(), audit.clone()));
-    for address in listening.admin.iter().chain(&listening.health).copied() {
+    let reload = reload::start(source, live.clone(), audit.clone(), metrics.clone()).map_err(failed("a thread"))?;
+    let admin = Arc::new(Admin::new(live.clone(), metrics.clone(), draining.clone(), audit.clone(), reload.clone()));
+    let sides = [(listening.admin, Side::Admin), (listening.health, Side::Health)];
+    for (address, side) in sides.into_iter().filter_map(|(address, side)| Some((address?, side))) {
         let listener = TcpListener::bind(address).await.map_err(failed(address.to_string()))?;
-        tokio::spawn(admin::serve(listener, admin.clone()));
+        tokio::spawn(admin::serve(listener, admin.clone(), side));
     }
     if let Some(mock) = listening.mock {
         let listener = TcpListener::bind(mock.listen).await.map_err(failed(mock.listen.to_string()))?;
@@ -105,12 +107,9 @@ async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>)
     }
 
     let shared = Arc::new(Shared {
-        snapshot: snapshot.clone(),
+        live: live.clone(),
         in_flight: Arc::new(Semaphore::new(server.limits.in_flight)),
-        pace: Pace { idle: server.timeouts.body_idle, rate: server.limits.min_body_rate, grace: server.limits.min_body_rate_grace },
-        body: server.limits.body,
         queue: QUEUE,
-        site: Site::new(server.public_url.clone()),
         draining: draining.clone(),
     });
     let limits = Limits {
@@ -154,9 +153,11 @@ async fn serve(listening: Listening, snapshot: Arc<Snapshot>, audit: Arc<Audit>)
     }
     // The dealers hold the only senders: once they are done, the cores know that nothing more will come.
     drop(senders);
-    announce(&bound.names, snapshot.resources.len());
+    announce(&bound.names, live.load().resources.len());
 
-    signals.any().await;
+    while signals.next().await == Signal::Hangup {
+        reload.hangup();
+    }
     tracing::info!("draining: the listeners stay open while requests arrive");
     draining.store(true, Ordering::Relaxed);
     let _ = end.send(End::Drain);
@@ -289,22 +290,39 @@ impl Registered {
     }
 }
 
-/// TERM and INT.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    End,
+    Hangup,
+}
+
+/// TERM and INT, and HUP.
 struct Signals {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
+    hup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hup: signal(SignalKind::hangup())? })
     }
 
+    /// The next signal that ends.
     async fn any(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
+        }
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.term.recv() => Signal::End,
+            _ = self.int.recv() => Signal::End,
+            _ = self.hup.recv() => Signal::Hangup,
         }
     }
 }

@@ -8,12 +8,31 @@ use crate::support::root;
 
 const FLOORS: [(u8, &[&str]); 7] = [
     (6, &["main", "cli", "server", "admin", "mock"]),
-    (5, &["stack", "snapshot"]),
+    (5, &["reload", "stack", "snapshot"]),
     (4, &["config"]),
     (3, &["middleware"]),
-    (2, &["auth", "audit"]),
+    (2, &["auth", "audit", "secrets"]),
     (1, &["net"]),
-    (0, &["http1", "call", "record", "body", "error", "secret", "key", "tree", "path", "uri", "clock", "telemetry", "lib"]),
+    (
+        0,
+        &[
+            "http1",
+            "call",
+            "record",
+            "body",
+            "error",
+            "secret",
+            "key",
+            "tree",
+            "path",
+            "uri",
+            "clock",
+            "telemetry",
+            "digest",
+            "file",
+            "lib",
+        ],
+    ),
 ];
 
 /// Pairs on one floor that may import each other one way.

@@ -14,6 +14,7 @@ mod forwarding;
 mod layers;
 mod newcomer;
 mod refusals;
+mod reload;
 mod schemes;
 mod streaming;
 mod support;

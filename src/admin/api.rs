@@ -1,0 +1,152 @@
+//! `/api`: what runs, and reading it again. It needs `admin.token`; without one configured it answers on loopback only,
+//! and changes nothing but what the operator has already written (rulings B15, B16).
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::reload::{Answer, Handle};
+use crate::secret::Secret;
+use crate::snapshot::Common;
+
+/// Who calls, and by which listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The address it calls from.
+    pub ip: IpAddr,
+    /// Whether the listener is bound to a loopback address.
+    pub loopback: bool,
+}
+
+/// Answers one request below `/api`.
+pub async fn answer(
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    caller: Caller,
+    common: &Common,
+    reload: &Handle,
+) -> Response<Full<Bytes>> {
+    if let Err(refusal) = admit(headers, caller, common) {
+        return *refusal;
+    }
+    match (method, path) {
+        (&Method::GET | &Method::HEAD, "/api/config") => json_of(StatusCode::OK, &reload.state()),
+        (&Method::POST, "/api/reload") => reloaded(reload).await,
+        (_, "/api/config") => not_allowed("GET, HEAD"),
+        (_, "/api/reload") => not_allowed("POST"),
+        _ => problem(StatusCode::NOT_FOUND, "bad-path", "There is no such call.", "GET /api/config, POST /api/reload"),
+    }
+}
+
+/// The same check for every call, before anything is told about which calls there are.
+fn admit(headers: &HeaderMap, caller: Caller, common: &Common) -> Result<(), Box<Response<Full<Bytes>>>> {
+    if let Err(error) = common.site.judge(headers, caller.loopback) {
+        return Err(Box::new(problem(error.status(), error.code(), &error.detail(), &error.hint())));
+    }
+    match &common.token {
+        Some(token) if presents(headers, token) => Ok(()),
+        Some(_) => {
+            let mut refusal =
+                problem(StatusCode::UNAUTHORIZED, "unauthenticated", "This needs the admin token.", "Authorization: Bearer <admin.token>");
+            refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"postern-admin\""));
+            Err(Box::new(refusal))
+        }
+        None if caller.ip.to_canonical().is_loopback() => Ok(()),
+        None => Err(Box::new(problem(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "Without a token the admin API answers on loopback only.",
+            "Set admin.token, and send it as Authorization: Bearer.",
+        ))),
+    }
+}
+
+/// Whether the one `Authorization` field is `Bearer` with this token, compared in constant time.
+fn presents(headers: &HeaderMap, token: &Secret) -> bool {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return false };
+    let Some((scheme, presented)) = field.to_str().ok().and_then(|v| v.split_once(' ')) else { return false };
+    scheme.eq_ignore_ascii_case("bearer") && Secret::new(presented.trim_start_matches(' ').to_owned()) == *token
+}
+
+async fn reloaded(reload: &Handle) -> Response<Full<Bytes>> {
+    match reload.ask().await {
+        Ok(Answer::Applied(version, difference)) => json_of(
+            StatusCode::OK,
+            &json!({ "version": &*version, "added": difference.added, "changed": difference.changed, "removed": difference.removed }),
+        ),
+        Ok(Answer::Refused(report)) => json_of(StatusCode::UNPROCESSABLE_ENTITY, &report),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &Error) -> Response<Full<Bytes>> {
+    let mut response = problem(error.status(), error.code(), &error.detail(), &error.hint());
+    if let Some(wait) = error.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    }
+    response
+}
+
+fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This call has another method.", methods);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn problem(status: StatusCode, code: &str, detail: &str, hint: &str) -> Response<Full<Bytes>> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = json!({ "type": format!("urn:postern:error:{code}"), "title": title, "status": status.as_u16(), "detail": detail,
+        "code": code, "hint": hint });
+    let mut response = json_of(status, &body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}
+
+fn json_of(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(format!("{value}\n").into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn presents_of(fields: &[&'static str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(AUTHORIZATION, HeaderValue::from_static(field));
+        }
+        presents(&headers, &Secret::new("right-token".into()))
+    }
+
+    #[test]
+    fn only_the_one_right_token_is_taken() {
+        for good in [["Bearer right-token"], ["bearer  right-token"]] {
+            assert!(presents_of(&good), "{good:?}");
+        }
+        for wrong in [
+            &[][..],
+            &["Bearer wrong"],
+            &["Bearer"],
+            &["Bearer "],
+            &["Basic right-token"],
+            &["right-token"],
+            &["Bearer right-token "],
+            &["Bearer right-token", "Bearer right-token"],
+        ] {
+            assert!(!presents_of(wrong), "{wrong:?}");
+        }
+    }
+}
