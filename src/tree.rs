@@ -111,6 +111,8 @@ pub struct Problems {
     trusted: RefCell<Vec<u16>>,
     secrets: RefCell<Vec<Secret>>,
     seen: RefCell<Vec<Seen>>,
+    #[cfg(test)]
+    asked: RefCell<Vec<(Place, &'static str, bool)>>,
 }
 
 impl Problems {
@@ -141,6 +143,12 @@ impl Problems {
 
     fn note(&self, secret: &Secret) {
         self.secrets.borrow_mut().push(secret.clone());
+    }
+
+    /// Every key that was asked for: of the map at which place, and whether it is built.
+    #[cfg(test)]
+    pub fn asked(&self) -> Vec<(Place, &'static str, bool)> {
+        self.asked.borrow().clone()
     }
 
     /// Reports an error.
@@ -536,6 +544,8 @@ impl<'n> Fields<'n> {
     /// The node under `key`, `null` included.
     pub fn raw(&self, key: &'static str) -> Option<&'n Node> {
         self.asked.borrow_mut().push(key);
+        #[cfg(test)]
+        self.problems.asked.borrow_mut().push((self.node.place, key, true));
         self.node.get(key)
     }
 
@@ -643,6 +653,8 @@ impl<'n> Fields<'n> {
 
     /// A key of the contract that this build lacks. What `off` recognises as "not wanted" is accepted.
     pub fn unbuilt(&self, key: &'static str, off: impl Fn(&Node) -> bool) {
+        #[cfg(test)]
+        self.problems.asked.borrow_mut().push((self.node.place, key, false));
         let Some(node) = self.node(key) else { return };
         if !off(node) {
             self.problems.error(

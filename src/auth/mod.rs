@@ -31,7 +31,7 @@ use crate::call::{Call, Ticket};
 use crate::error::Error;
 use crate::tree::Problems;
 use fingerprint::Fingerprint;
-pub use read::read;
+pub use read::{read, schemes};
 
 /// What a scheme owns in a request: a client's value for any of it is dropped before the scheme signs.
 #[derive(Clone, Debug, Default)]

@@ -63,6 +63,11 @@ const UNBUILT: [&str; 18] = [
     "use",
 ];
 
+/// The schemes that there are or will be, and whether this build has them.
+pub fn schemes() -> impl Iterator<Item = (&'static str, bool)> {
+    KINDS.iter().map(|k| (k.name, true)).chain(UNBUILT.iter().map(|name| (*name, false)))
+}
+
 /// Reads what stands under `auth`: a word, one scheme, or a list of several. `None` once something is wrong; the
 /// problems say what.
 pub fn read(node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Auth> {

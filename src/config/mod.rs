@@ -1,6 +1,8 @@
 //! The configuration: found, read layer by layer into one tree with places, resolved, and built into a plan, or into a
 //! report of everything that is wrong with it. Nothing starts half valid.
 
+#[cfg(test)]
+mod agreement;
 mod environment;
 mod layers;
 pub mod listen;

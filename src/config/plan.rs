@@ -72,7 +72,7 @@ fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
     Outcome { plan: plan.filter(|_| !failed), problems, files, seen }
 }
 
-fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &mut Vec<Seen>) -> Option<Plan> {
+pub(super) fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &mut Vec<Seen>) -> Option<Plan> {
     let fields = Fields::of(tree, "a map", problems)?;
     let literal = fields.flag("allow_literal_secrets", false);
     problems.allow_literal_secrets(literal);

@@ -57,6 +57,27 @@ impl Spot {
         self.forms.iter().filter_map(|form| form["properties"].as_object()).flat_map(|map| map.keys().map(String::as_str))
     }
 
+    /// The spot of an item, where a list may stand here.
+    #[cfg(test)]
+    pub fn item(&self) -> Option<Self> {
+        let items = self.forms.iter().map(|form| &form["items"]).find(|items| items.is_object())?;
+        Some(Self::of(items))
+    }
+
+    /// What the schema says of a key: nothing, that this version lacks it, or that it lacks part of it.
+    #[cfg(test)]
+    pub fn mark(&self, key: &str) -> Option<Option<()>> {
+        let mark = self.forms.iter().find_map(|form| form["properties"].get(key))?.get("x-unbuilt")?;
+        Some((*mark == Value::Bool(true)).then_some(()))
+    }
+
+    /// The spot under a key that the operator chooses.
+    #[cfg(test)]
+    pub fn free(&self) -> Option<Self> {
+        let free = self.forms.iter().map(|form| &form["additionalProperties"]).find(|free| free.is_object())?;
+        Some(Self::of(free))
+    }
+
     /// Whether this version refuses whatever stands here.
     pub fn is_unbuilt(&self) -> bool {
         self.unbuilt

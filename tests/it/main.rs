@@ -15,6 +15,7 @@ mod layers;
 mod newcomer;
 mod refusals;
 mod reload;
+mod schema;
 mod schemes;
 mod streaming;
 mod support;

@@ -180,7 +180,7 @@ fn a_missing_file_is_3_a_wrong_command_line_is_2_and_a_port_in_use_is_1() {
 
 #[test]
 fn every_file_under_config_passes() {
-    let mut files = vec![root().join("config/postern.yaml")];
+    let mut files = vec![root().join("config/postern.yaml"), root().join("config/reference.yaml")];
     files.extend(
         fs::read_dir(root().join("config/examples"))
             .unwrap()
@@ -190,7 +190,7 @@ fn every_file_under_config_passes() {
     );
     assert!(files.len() > 5);
     for file in files {
-        let variables = ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD"].map(|name| (name, "0123456789abcdef"));
+        let variables = ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD", "TLS_KEY"].map(|name| (name, "0123456789abcdef"));
         let output = postern().arg("check").arg("--config").arg(&file).envs(variables).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}\n{}", file.display(), stderr(&output));
     }
