@@ -14,6 +14,11 @@ use super::edge::Watch;
 /// How long a connection idles before it rests, and how often that is looked at.
 const REST_AFTER: Duration = Duration::from_millis(250);
 
+/// How long after that the allocator is reminded of what it may give back: it keeps it for 10 ms.
+const REMIND_AFTER: Duration = Duration::from_millis(50);
+/// More than it keeps pages for: whoever asks for so much gets a page of its own.
+const PAGE: usize = 256 * 1024;
+
 /// The connections of one core.
 #[derive(Debug, Default)]
 pub struct Connected {
@@ -65,9 +70,16 @@ impl Connected {
                 self.roused.notified().await;
             }
             tokio::time::sleep(REST_AFTER).await;
+            let mut told = false;
             for entry in self.all.borrow().values().filter(|entry| entry.watch.idles_for(REST_AFTER)) {
                 entry.watch.rest();
                 entry.waker.wake_by_ref();
+                told = true;
+            }
+            if told {
+                tokio::time::sleep(REMIND_AFTER).await;
+                // mimalloc looks for what it may give back when it makes a page, which a core at rest never asks for.
+                drop(std::hint::black_box(Vec::<u8>::with_capacity(PAGE)));
             }
         }
     }
