@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 use crate::error::Error;
 use crate::record::OpenRecord;
+use crate::trailers::{self, Screen};
 pub use kept::{Kept, Spare};
 
 /// A body of either direction.
@@ -183,6 +184,10 @@ pub struct Inbound {
     /// Largest size and the key that set it.
     limit: Option<(u64, &'static str)>,
     gate: Option<Gate>,
+    /// Only END_STREAM ends it (HTTP/2).
+    strict_end: bool,
+    unhurried: bool,
+    screen: Option<Screen>,
     read: u64,
     waited: Duration,
     waiting_since: Option<Instant>,
@@ -198,6 +203,9 @@ impl Inbound {
             pace,
             limit: None,
             gate: None,
+            strict_end: false,
+            unhurried: false,
+            screen: None,
             read: 0,
             waited: Duration::ZERO,
             waiting_since: None,
@@ -229,6 +237,22 @@ impl Inbound {
         gate
     }
 
+    /// For HTTP/2, where a body that is reset without an error looks as if it had ended (RFC 9113 section 8.1): only
+    /// END_STREAM ends it, so that a cut body looks cut to the upstream.
+    pub fn until_end_stream(&mut self) {
+        self.strict_end = true;
+    }
+
+    /// For gRPC, whose streams may be silent: no pace is demanded (ruling D12).
+    pub fn unhurried(&mut self) {
+        self.unhurried = true;
+    }
+
+    /// Which trailers go on besides what never does.
+    pub fn screen(&mut self, screen: Screen) {
+        self.screen = Some(screen);
+    }
+
     /// When the client is too slow, if nothing more arrives.
     fn patience(&self, since: Instant) -> Instant {
         let idle = since + self.pace.idle;
@@ -251,6 +275,9 @@ impl http_body::Body for Inbound {
             this.gate = None;
         }
         let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+            if this.unhurried {
+                return Poll::Pending;
+            }
             let since = *this.waiting_since.get_or_insert_with(Instant::now);
             let deadline = this.patience(since);
             ready!(this.alarm.poll(deadline, cx));
@@ -259,16 +286,22 @@ impl http_body::Body for Inbound {
         if let Some(since) = this.waiting_since.take() {
             this.waited += since.elapsed();
         }
-        let frame = match frame {
-            None => return Poll::Ready(None),
+        let mut frame = match frame {
             Some(Ok(frame)) => frame,
-            Some(Err(_)) => {
+            None if !this.strict_end || this.incoming.is_end_stream() => return Poll::Ready(None),
+            None | Some(Err(_)) => {
                 return Poll::Ready(Some(Err(Error::BadRequest(
                     "The body of the request was cut off.".into(),
                     "Send the whole body.".into(),
                 ))));
             }
         };
+        if let Some(trailers) = frame.trailers_mut() {
+            trailers::clean(trailers);
+            if let Some(screen) = &this.screen {
+                screen.apply(trailers);
+            }
+        }
         if let Some(data) = frame.data_ref() {
             this.read += data.len() as u64;
             this.record.borrow_mut().bytes_in = this.read;

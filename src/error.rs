@@ -74,7 +74,9 @@ pub enum Breach {
     Closed,
     /// The connection was reset.
     Reset,
-    /// The head or the framing of the answer is not HTTP/1.1.
+    /// The upstream has refused the request unseen, again and again.
+    Refused,
+    /// The head or the framing of the answer is not HTTP.
     Framing(String),
     /// The body ended before its announced end.
     Cut,
@@ -187,7 +189,7 @@ impl Error {
             Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable => true,
             Self::Unreachable(why) => !matches!(why, Unreachable::Forbidden(_)),
             Self::Dns(_) | Self::Timeout(_) => true,
-            Self::Protocol(breach) => matches!(breach, Breach::Closed | Breach::Reset | Breach::Cut),
+            Self::Protocol(breach) => matches!(breach, Breach::Closed | Breach::Reset | Breach::Refused | Breach::Cut),
             _ => false,
         }
     }
@@ -256,6 +258,7 @@ impl Error {
             Self::Timeout(Stage::Total) => "The exchange took too long as a whole.".into(),
             Self::Protocol(Breach::Closed) => "The upstream closed the connection without an answer.".into(),
             Self::Protocol(Breach::Reset) => "The upstream reset the connection.".into(),
+            Self::Protocol(Breach::Refused) => "The upstream takes no requests now.".into(),
             Self::Protocol(Breach::Framing(_)) => "The upstream's answer is not valid HTTP.".into(),
             Self::Protocol(Breach::Cut) => "The upstream's answer was cut off.".into(),
             Self::Protocol(Breach::Unasked101) => "The upstream switched protocols without being asked.".into(),
@@ -331,7 +334,7 @@ impl Error {
             Self::Timeout(Stage::Connect) => "connection_timeout",
             Self::Timeout(Stage::Head | Stage::Total) => "http_response_timeout",
             Self::Timeout(Stage::Idle) => "connection_read_timeout",
-            Self::Protocol(Breach::Closed | Breach::Reset) => "connection_terminated",
+            Self::Protocol(Breach::Closed | Breach::Reset | Breach::Refused) => "connection_terminated",
             Self::Protocol(Breach::Framing(_)) => "http_protocol_error",
             Self::Protocol(Breach::Cut) => "http_response_incomplete",
             Self::Protocol(Breach::Unasked101) => "http_upgrade_failed",

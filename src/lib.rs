@@ -9,7 +9,7 @@
 //! - [`auth`], [`audit`], [`secrets`]: what the gateway presents to upstreams; the audit log; where secrets come from
 //! - [`net`]: the way to an upstream
 //! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`clock`], [`telemetry`],
-//!   [`digest`], [`mod@file`]: the ground
+//!   [`digest`], [`mod@file`], [`trailers`]: the ground
 
 pub mod admin;
 pub mod audit;
@@ -36,5 +36,6 @@ pub mod server;
 pub mod snapshot;
 pub mod stack;
 pub mod telemetry;
+pub mod trailers;
 pub mod tree;
 pub mod uri;

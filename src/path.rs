@@ -162,12 +162,17 @@ fn absolute(target: &[u8]) -> Result<(), Error> {
 pub fn parse(uri: &Uri, host: Option<&str>) -> Result<Target, Error> {
     if let Some(authority) = uri.authority() {
         let default = if uri.scheme_str() == Some("https") { "443" } else { "80" };
-        if host.is_none_or(|host| plain(host, default) != plain(authority.as_str(), default)) {
+        if host.is_none_or(|host| !same_authority(host, authority.as_str(), default)) {
             return Err(Error::BadRequest("The target is for another authority than `Host`.".into(), "Send the path alone.".into()));
         }
     }
     check(uri.path())?;
     Ok(Target::new(uri.path(), uri.query()))
+}
+
+/// Whether two authorities are one, where `default` is the scheme's own port.
+pub fn same_authority(one: &str, other: &str, default: &str) -> bool {
+    plain(one, default) == plain(other, default)
 }
 
 /// An authority without case, final dot and default port (ruling D45).

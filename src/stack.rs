@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
@@ -68,7 +68,7 @@ pub struct Arrival {
 }
 
 /// The other end of a client's connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Its address; none on a Unix socket.
     pub ip: Option<IpAddr>,
@@ -219,10 +219,13 @@ impl Gateway {
         }
         open.count_for(resource.counts.clone());
         let route = resource.route(request.method(), rest.path())?;
+        let grpc = is_grpc(request.headers());
         let call = self.call(request, rest, peer, &resource, &snapshot, &open.record)?;
         // From here on the request has its resource. A call that waits long must not keep all the others of its version.
         drop(snapshot);
-        let answer = match resource.total {
+        // gRPC streams last as long as both ends want (ruling D12).
+        let total = resource.total.filter(|_| !grpc);
+        let answer = match total {
             // The bodies keep the deadline themselves; here it bounds the time until there is a head.
             Some(total) => {
                 Box::pin(tokio::time::timeout(total, route.run(call))).await.unwrap_or(Err(Error::Timeout(crate::error::Stage::Total)))
@@ -246,11 +249,18 @@ impl Gateway {
     ) -> Result<Call, Error> {
         let upgrade = asks_to_switch(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (head, incoming) = request.into_parts();
+        let grpc = is_grpc(&head.headers);
         let expects_continue = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let body = if incoming.is_end_stream() {
             Body::Empty
         } else {
             let mut inbound = Inbound::new(incoming, record.clone(), snapshot.common.pace);
+            if head.version == Version::HTTP_2 {
+                inbound.until_end_stream();
+            }
+            if grpc {
+                inbound.unhurried();
+            }
             match (resource.request_body, snapshot.common.body) {
                 (Some(limit), _) => inbound.limit(limit, "limits.request_body")?,
                 (None, Some(limit)) => inbound.limit(limit, "server.limits.body")?,
@@ -259,7 +269,7 @@ impl Gateway {
             Body::Inbound(Box::new(inbound))
         };
         let caller = Caller { name: snapshot.anonymous.clone(), ip: peer.ip, tls: peer.tls };
-        let deadline = resource.total.map(|total| record.borrow().received + total);
+        let deadline = resource.total.filter(|_| !grpc).map(|total| record.borrow().received + total);
         let parts = Parts::new(head.method, target, head.headers, caller, record.clone());
         Ok(Call::new(Parts { body, deadline, expects_continue, upgrade, ..parts }))
     }
@@ -308,6 +318,11 @@ fn asks_to_switch(headers: &HeaderMap) -> bool {
             .filter_map(|v| v.to_str().ok())
             .flat_map(|v| v.split(','))
             .any(|one| one.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Whether the body is a stream of gRPC messages, which may be silent for as long as it wants (ruling D12).
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().get(..16).is_some_and(|v| v.eq_ignore_ascii_case(b"application/grpc")))
 }
 
 /// Hands both ends of a switched connection to a task that copies until one of them ends. The record stays open as long.

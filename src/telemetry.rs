@@ -64,6 +64,10 @@ pub struct Metrics {
     refused: AtomicU64,
     /// References that serve on with their last good value.
     stale: AtomicU64,
+    /// HTTP/2 requests that no one but the library has seen.
+    http2_unserved: AtomicU64,
+    /// HTTP/2 connections that were ended for what the client did.
+    http2_broken: AtomicU64,
 }
 
 impl Metrics {
@@ -80,6 +84,16 @@ impl Metrics {
     /// Says how many references serve on with their last good value.
     pub fn stale(&self, references: usize) {
         self.stale.store(references as u64, Ordering::Relaxed);
+    }
+
+    /// Counts HTTP/2 requests that the library has answered by itself (ruling B6).
+    pub fn http2_unserved(&self, requests: u64) {
+        self.http2_unserved.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    /// Counts an HTTP/2 connection that was ended for what the client did.
+    pub fn http2_broken(&self) {
+        self.http2_broken.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts how long a request took.
@@ -139,6 +153,18 @@ where
         )?;
         ConstCounter::new(self.metrics.audit_dropped.load(Ordering::Relaxed)).encode(dropped)?;
         self.encode_reloads(&mut encoder)?;
+        let http2 = [
+            (
+                "postern_http2_unserved",
+                "HTTP/2 requests that were refused or left before they reached the gateway",
+                &self.metrics.http2_unserved,
+            ),
+            ("postern_http2_broken_connections", "HTTP/2 connections that were ended for what the client did", &self.metrics.http2_broken),
+        ];
+        for (name, help, count) in http2 {
+            let described = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(count.load(Ordering::Relaxed)).encode(described)?;
+        }
         self.encode_times(&mut encoder)
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::Service;
@@ -20,6 +20,7 @@ use crate::call::{Call, Finish, Parts};
 use crate::error::{Breach, Error, Stage};
 use crate::net::{self, Lease, Upstream};
 use crate::record::OpenRecord;
+use crate::trailers;
 
 /// How long a client that expects 100 is kept waiting for a word from the upstream (ruling D11).
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -116,6 +117,8 @@ impl Inner {
         *request.uri_mut() = std::mem::take(target).into_uri()?;
         *request.headers_mut() = std::mem::take(headers);
         if let Some(gate) = gate {
+            // Where the call goes out over HTTP/2, the pool opens it.
+            request.extensions_mut().insert(gate.clone());
             let opener = gate.clone();
             hyper::ext::on_informational(&mut request, move |informational| {
                 if informational.status() == StatusCode::CONTINUE {
@@ -131,9 +134,10 @@ impl Inner {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(response, lease, asked, upgrade.take());
         }
-        let streams = is_event_stream(response.headers());
+        let endless = is_endless(response.headers());
         response.extensions_mut().clear();
-        Ok(response.map(|incoming| self.stream(incoming, lease, head, streams, *deadline)))
+        let kind = Kind { head, endless, strict_end: response.version() == Version::HTTP_2 };
+        Ok(response.map(|incoming| self.stream(incoming, lease, kind, *deadline)))
     }
 
     /// Sends, and waits for the head of the answer.
@@ -195,13 +199,14 @@ impl Inner {
         Ok(Response::from_parts(parts, Body::Empty))
     }
 
-    fn stream(&self, incoming: Incoming, lease: Lease<Body>, head: bool, streams: bool, deadline: Option<Instant>) -> Body {
+    fn stream(&self, incoming: Incoming, lease: Lease<Body>, kind: Kind, deadline: Option<Instant>) -> Body {
         if incoming.is_end_stream() {
             lease.done();
             return Body::Empty;
         }
-        let idle = (!streams || self.timeouts.idle_written).then_some(self.timeouts.idle);
-        let deadline = deadline.filter(|_| !streams);
+        let Kind { head, endless, strict_end } = kind;
+        let idle = (!endless || self.timeouts.idle_written).then_some(self.timeouts.idle);
+        let deadline = deadline.filter(|_| !endless);
         let limit = self.response_body.filter(|_| !head).unwrap_or(u64::MAX);
         Body::Stream(Box::pin(Outbound {
             incoming,
@@ -209,11 +214,23 @@ impl Inner {
             idle,
             deadline,
             limit,
+            strict_end,
             read: 0,
             alarm: Alarm::default(),
             silent_since: None,
         }))
     }
+}
+
+/// What is to be known of an answer for its body.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// To HEAD.
+    head: bool,
+    /// An event stream or gRPC.
+    endless: bool,
+    /// Over HTTP/2.
+    strict_end: bool,
 }
 
 /// Whether the protocol that the upstream switched to is one that the client asked for (RFC 9110 section 7.8).
@@ -222,10 +239,12 @@ fn offers(asked: &HeaderValue, offered: &HeaderValue) -> bool {
     asked.split(',').any(|one| one.trim().eq_ignore_ascii_case(offered.trim()))
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+/// Event streams and gRPC: they last as long as both ends want (ruling D12).
+fn is_endless(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };
     let value = value.as_bytes();
-    value.starts_with(b"text/event-stream") || value.get(..17).is_some_and(|v| v.eq_ignore_ascii_case(b"text/event-stream"))
+    let begins = |with: &[u8]| value.get(..with.len()).is_some_and(|v| v.eq_ignore_ascii_case(with));
+    begins(b"text/event-stream") || begins(b"application/grpc")
 }
 
 fn micros(time: Duration) -> u32 {
@@ -241,6 +260,8 @@ struct Outbound {
     idle: Option<Duration>,
     deadline: Option<Instant>,
     limit: u64,
+    /// Only END_STREAM ends it (HTTP/2): a reset without an error would look like an end.
+    strict_end: bool,
     read: u64,
     alarm: Alarm,
     silent_since: Option<Instant>,
@@ -270,7 +291,10 @@ impl http_body::Body for Outbound {
         };
         this.silent_since = None;
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers::clean(trailers);
+                }
                 this.read += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if this.read > this.limit {
                     this.lease = None;
@@ -284,6 +308,10 @@ impl http_body::Body for Outbound {
             Some(Err(error)) => {
                 this.lease = None;
                 Poll::Ready(Some(Err(net::broken_body(&error))))
+            }
+            None if this.strict_end && !this.incoming.is_end_stream() => {
+                this.lease = None;
+                Poll::Ready(Some(Err(Error::Protocol(Breach::Cut))))
             }
             None => {
                 this.lease.take().into_iter().for_each(Lease::done);

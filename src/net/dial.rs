@@ -1,4 +1,4 @@
-//! One new connection: name, address, TCP, TLS, HTTP/1.1. All of it within `timeouts.connect`.
+//! One new connection: name, address, TCP, TLS. All of it within `timeouts.connect`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::settings::Versions;
 use super::{failure, guard, tls};
 use crate::error::{Error, Stage, TlsFault, Unreachable};
 use crate::net::Origin;
@@ -26,26 +27,26 @@ pub enum Connected {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Dials within `patience`.
+/// Dials within `patience`; over TLS, `versions` are offered.
 ///
 /// # Errors
 /// What went wrong, told apart; [`Stage::Connect`] when time ran out.
-pub async fn dial(origin: &Origin, tls: Option<&tls::Config>, patience: Duration) -> Result<Connected, Error> {
-    match tokio::time::timeout(patience, connect(origin, tls, patience)).await {
+pub async fn dial(origin: &Origin, tls: Option<&tls::Config>, versions: Versions, patience: Duration) -> Result<Connected, Error> {
+    match tokio::time::timeout(patience, connect(origin, tls, versions, patience)).await {
         Ok(result) => result,
         Err(_) => Err(Error::Timeout(Stage::Connect)),
     }
 }
 
-async fn connect(origin: &Origin, tls: Option<&tls::Config>, patience: Duration) -> Result<Connected, Error> {
+async fn connect(origin: &Origin, tls: Option<&tls::Config>, versions: Versions, patience: Duration) -> Result<Connected, Error> {
     let addresses = resolve(origin).await?;
     let stream = tcp(&addresses, patience).await?;
     if !origin.is_https() {
         return Ok(Connected::Plain(stream));
     }
     let (config, name) = match tls {
-        Some(tls) => (tls.client.clone(), tls.server_name.as_deref().unwrap_or(origin.host())),
-        None => (tls::ordinary().map_err(|error| Error::Internal(format!("TLS cannot be set up: {error}")))?, origin.host()),
+        Some(tls) => (tls.clients.speaking(versions), tls.server_name.as_deref().unwrap_or(origin.host())),
+        None => (tls::ordinary(versions).map_err(|error| Error::Internal(format!("TLS cannot be set up: {error}")))?, origin.host()),
     };
     let name = ServerName::try_from(name.to_owned()).map_err(|_| Error::Tls(TlsFault::WrongName))?;
     let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| failure::handshake(&error))?;

@@ -63,6 +63,46 @@ fn certificate(why: &CertificateError) -> TlsFault {
     }
 }
 
+/// What became of a request that got no answer.
+#[derive(Debug)]
+pub enum Fate {
+    /// The upstream has not looked at it, and says so (RFC 9113 section 8.7).
+    Untouched,
+    /// The upstream wants it over HTTP/1.1.
+    NeedsOne,
+    /// The connection ended under it.
+    Died(Error),
+    /// Anything else.
+    Lost(Error),
+}
+
+impl Fate {
+    /// The error that the client is told of, where it is not sent again.
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Untouched | Self::NeedsOne => Error::Protocol(Breach::Refused),
+            Self::Died(error) | Self::Lost(error) => error,
+        }
+    }
+}
+
+/// What became of a request that got no answer.
+pub fn fate(error: &hyper::Error) -> Fate {
+    if let Some(stream) = find::<h2::Error>(error).filter(|e| e.is_remote()) {
+        match stream.reason() {
+            Some(h2::Reason::HTTP_1_1_REQUIRED) => return Fate::NeedsOne,
+            Some(h2::Reason::REFUSED_STREAM) => return Fate::Untouched,
+            // Only streams behind the last one that the upstream has looked at end with its GOAWAY.
+            _ if stream.is_go_away() => return Fate::Untouched,
+            _ => return Fate::Lost(exchange(error)),
+        }
+    }
+    match exchange(error) {
+        error @ Error::Protocol(Breach::Closed | Breach::Reset) => Fate::Died(error),
+        error => Fate::Lost(error),
+    }
+}
+
 /// Why a request got no answer.
 pub fn exchange(error: &hyper::Error) -> Error {
     // What the client's body failed with comes back through hyper.
@@ -72,7 +112,10 @@ pub fn exchange(error: &hyper::Error) -> Error {
     if error.is_parse() {
         return Error::Protocol(Breach::Framing(error.to_string()));
     }
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+    if let Some(error) = find::<h2::Error>(error).filter(|e| !e.is_io()) {
+        return Error::Protocol(if error.is_reset() && error.is_remote() { Breach::Reset } else { Breach::Framing(error.to_string()) });
+    }
+    if error.is_timeout() || error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return Error::Protocol(Breach::Closed);
     }
     match find::<io::Error>(error).map(io::Error::kind) {
@@ -88,6 +131,9 @@ pub fn exchange(error: &hyper::Error) -> Error {
 pub fn broken_body(error: &hyper::Error) -> Error {
     if let Some(own) = find::<Error>(error) {
         return own.clone();
+    }
+    if find::<h2::Error>(error).is_some_and(|e| !e.is_io() && !e.is_remote()) {
+        return Error::Protocol(Breach::Framing("the answer's frames do not fit together".into()));
     }
     match find::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Error::Protocol(Breach::Framing("bad chunks".into())),

@@ -1,5 +1,6 @@
 //! Connections to upstreams: a pool of its own on each core, last in first out, with one bound per upstream over all
-//! cores. What it resends unseen is ruling D19 and no more.
+//! cores. HTTP/2 connections are shared (`multiplexed.rs`), HTTP/1.1 ones carry one call at a time. What it resends
+//! unseen is ruling D19 and no more.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,9 +13,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::UPGRADE;
+use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,73 +26,30 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::dial::{self, Connected};
+use super::failure::{self, Fate};
+use super::multiplexed::{self, Place, Settling, Shared};
+pub use super::settings::Config;
+use super::settings::Versions;
 use super::strict::{Exchange, HEAD_BYTES, Strict};
-use super::{failure, tls};
+use super::tls;
 use crate::body::Alarm;
 use crate::call::Finish;
-use crate::error::{Breach, Error};
+use crate::error::{Breach, Error, TlsFault};
 use crate::net::Origin;
-use crate::tree::{Fields, Node, Problems, Value};
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often a request that was handed back unsent is tried on another connection.
 const UNSENT_MAX: u32 = 4;
 
-/// What `http` of a resource says.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// Most connections over all cores.
-    pub max_connections: usize,
-    /// Most idle connections on one core.
-    pub max_idle: usize,
-    /// Longest time that a connection idles.
-    pub idle: Duration,
-    /// Longest life of a connection.
-    pub max_age: Duration,
-}
-
-impl Config {
-    /// Reads `http` of a resource; without it the defaults hold. `https` says how the upstream is reached.
-    pub fn read(node: Option<&Node>, https: bool, problems: &Problems) -> Option<Self> {
-        let default = Self { max_connections: 128, max_idle: 64, idle: Duration::from_secs(60), max_age: Duration::from_secs(600) };
-        let Some(node) = node else { return Some(default) };
-        let fields = Fields::of(node, "a map of HTTP settings", problems)?;
-        if let Some(node) = fields.node("versions") {
-            versions(node, https, problems);
-        }
-        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let config = Self {
-            max_connections: count(fields.count("max_connections", 128, 1)),
-            max_idle: count(fields.count("max_idle", 64, 0)),
-            idle: fields.duration("idle", default.idle),
-            max_age: fields.duration("max_age", default.max_age),
-        };
-        fields.finish();
-        Some(config)
-    }
-}
-
-/// HTTP/1.1 is all that this build speaks. With TLS a list that names 2 would be a promise that it cannot keep; without,
-/// 1.1 is used whenever both are named (ruling C20).
-fn versions(node: &Node, https: bool, problems: &Problems) {
-    let words: Vec<&str> = node.items().iter().filter_map(Node::word).collect();
-    if words.is_empty()
-        || matches!(node.value, Value::Map(_))
-        || words.len() != node.items().len()
-        || words.iter().any(|w| !["1.1", "2"].contains(w))
-    {
-        problems.error(node.place, "`versions` is a list of 1.1 and 2", "versions: [1.1]");
-    } else if !words.contains(&"1.1") || (https && words.contains(&"2")) {
-        problems.error(node.place, "HTTP/2 to upstreams is not built into this version", "versions: [1.1]");
-    }
-}
-
 /// An upstream as all cores see it.
 #[derive(Debug)]
 pub struct Upstream {
     id: u64,
     origin: Origin,
+    /// For `:scheme` and `:authority`.
+    scheme: Scheme,
+    authority: Option<Authority>,
     tls: Option<tls::Config>,
     config: Config,
     connect: Duration,
@@ -99,25 +60,28 @@ pub struct Upstream {
     freed: Notify,
     /// No resource leads here any more: what is in use ends, and nothing idles.
     retired: AtomicBool,
+    /// Whether the last handshake came to HTTP/1.1: then calls do not wait for each other's.
+    speaks_one: AtomicBool,
 }
 
 impl Upstream {
     /// An upstream with its bounds. `connect` and `queue` are the resource's timeouts of these names.
     pub fn new(origin: Origin, tls: Option<tls::Config>, config: Config, connect: Duration, queue: Duration) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let slots = Arc::new(Semaphore::new(config.max_connections));
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
-            id,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            scheme: if origin.is_https() { Scheme::HTTPS } else { Scheme::HTTP },
+            authority: Authority::try_from(origin.authority().as_bytes()).ok(),
             origin,
             tls,
             config,
             connect,
             queue,
-            slots,
+            slots: Arc::new(Semaphore::new(config.max_connections)),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
             retired: AtomicBool::new(false),
+            speaks_one: AtomicBool::new(false),
         }
     }
 
@@ -130,6 +94,18 @@ impl Upstream {
     /// Where it is.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// What a call may be sent over: one that asks to switch protocols needs HTTP/1.1.
+    fn versions(&self, switches: bool) -> Result<Versions, Error> {
+        match self.config.versions {
+            Versions::Two if switches => Err(Error::Forbidden(
+                "This upstream is spoken to over HTTP/2, where protocols are not switched.".into(),
+                "Add 1.1 to http.versions of the resource.".into(),
+            )),
+            _ if switches => Ok(Versions::One),
+            versions => Ok(versions),
+        }
     }
 }
 
@@ -166,7 +142,50 @@ struct Inner<B> {
 #[derive(Debug)]
 struct Shelf<B> {
     upstream: Arc<Upstream>,
+    /// Idle HTTP/1.1 connections.
     connections: Vec<Connection<B>>,
+    /// HTTP/2 connections, whatever they carry.
+    shared: Vec<Rc<Shared<B>>>,
+    /// The connection that is being made and may turn out to be one for all who wait.
+    opening: Option<Rc<Opening>>,
+}
+
+impl<B> Shelf<B> {
+    fn new(upstream: &Arc<Upstream>) -> Self {
+        Self { upstream: upstream.clone(), connections: Vec::new(), shared: Vec::new(), opening: None }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.connections.is_empty() && self.shared.is_empty() && self.opening.is_none()
+    }
+
+    fn place(&self, now: Instant) -> Option<Place<B>> {
+        let max_age = self.upstream.config.max_age;
+        self.shared.iter().filter(|s| now.duration_since(s.born) < max_age).find_map(Shared::place)
+    }
+}
+
+/// A connection that is being made, for those who wait for it.
+#[derive(Debug, Default)]
+struct Opening {
+    over: Cell<bool>,
+    failed: RefCell<Option<Error>>,
+    news: Notify,
+}
+
+impl Opening {
+    fn end(&self, failed: Option<Error>) {
+        self.failed.replace(failed);
+        self.over.set(true);
+        self.news.notify_waiters();
+    }
+
+    async fn ended(&self) -> Result<(), Error> {
+        while !self.over.get() {
+            self.news.notified().await;
+        }
+        self.failed.borrow().clone().map_or(Ok(()), Err)
+    }
 }
 
 #[derive(Debug)]
@@ -180,33 +199,47 @@ struct Connection<B> {
     alarm: Alarm,
 }
 
-/// A connection that is being used. Dropped without [`Lease::done`] it is cut, so that the upstream sees that nobody
-/// wants its answer any more.
+/// What a call has been given to go out on.
+#[derive(Debug)]
+enum Held<B> {
+    Whole(Connection<B>),
+    Place(Place<B>),
+}
+
+/// A connection that is being used. Dropped without [`Lease::done`] it is cut, or its stream reset, so that the upstream
+/// sees that nobody wants its answer any more.
 #[derive(Debug)]
 pub struct Lease<B> {
     pool: Pool<B>,
     upstream: Arc<Upstream>,
-    connection: Option<Connection<B>>,
+    held: Option<Held<B>>,
 }
 
 impl<B> Lease<B> {
     /// The answer has been read to its end: the connection may serve another.
     pub fn done(mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(Held::Whole(connection)) = self.held.take_if(|held| matches!(held, Held::Whole(_))) {
             self.pool.put(&self.upstream, connection);
         }
     }
 
     /// The connection has switched protocols, and ends with the tunnel.
     pub fn switched(mut self) {
-        self.connection = None;
+        self.held = None;
     }
 }
 
 impl<B> Drop for Lease<B> {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.task.abort();
+        match self.held.take() {
+            Some(Held::Whole(connection)) => connection.task.abort(),
+            Some(Held::Place(place)) => {
+                drop(place);
+                if self.upstream.waiting.load(Ordering::Relaxed) > 0 {
+                    self.upstream.freed.notify_waiters();
+                }
+            }
+            None => {}
         }
     }
 }
@@ -223,7 +256,7 @@ impl<B> Pool<B> {
             || self.0.idle.borrow().get(&upstream.id).is_some_and(|s| s.connections.is_empty());
         let young = now.duration_since(connection.born) < upstream.config.max_age && !upstream.retired.load(Ordering::Relaxed);
         let mut idle = self.0.idle.borrow_mut();
-        let shelf = idle.entry(upstream.id).or_insert_with(|| Shelf { upstream: upstream.clone(), connections: Vec::new() });
+        let shelf = idle.entry(upstream.id).or_insert_with(|| Shelf::new(upstream));
         if connection.sender.is_closed()
             || !connection.exchange.reusable()
             || !young
@@ -268,17 +301,19 @@ impl<B> Pool<B> {
         self.0.idle.borrow_mut().retain(|_, shelf| {
             let config = shelf.upstream.config;
             let retired = shelf.upstream.retired.load(Ordering::Relaxed);
-            shelf.connections.retain(|c| {
-                !retired
-                    && !c.sender.is_closed()
-                    && now.duration_since(c.rested) < config.idle
-                    && now.duration_since(c.born) < config.max_age
-            });
-            if shelf.upstream.waiting.load(Ordering::Relaxed) > 0 && !shelf.connections.is_empty() {
-                shelf.connections.remove(0);
+            let young = |born: Instant| !retired && now.duration_since(born) < config.max_age;
+            shelf.connections.retain(|c| !c.sender.is_closed() && now.duration_since(c.rested) < config.idle && young(c.born));
+            // Calls that are under way keep theirs.
+            shelf.shared.retain(|s| !s.is_closed() && young(s.born) && s.idle_since().is_none_or(|i| now.duration_since(i) < config.idle));
+            if shelf.upstream.waiting.load(Ordering::Relaxed) > 0 {
+                match shelf.shared.iter().position(|s| s.idle_since().is_some()) {
+                    _ if !shelf.connections.is_empty() => drop(shelf.connections.remove(0)),
+                    Some(at) => drop(shelf.shared.remove(at)),
+                    None => {}
+                }
             }
-            left += shelf.connections.len();
-            !shelf.connections.is_empty()
+            left += shelf.connections.len() + shelf.shared.len();
+            !shelf.is_empty()
         });
         self.0.count.set(left);
     }
@@ -303,8 +338,8 @@ where
     B: Body<Data = Bytes> + Unpin + Default + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Sends a request and waits for the head of the answer. A request that no byte of was sent goes out again on
-    /// another connection; one that died on a reused connection before any byte of an answer does so once, if it is
+    /// Sends a request and waits for the head of the answer. A request that the upstream has not looked at goes out again
+    /// on another connection; one that died on a reused connection before any byte of an answer does so once, if it is
     /// safe and has no body (ruling D19).
     /// `finish` is done to its fields each time. While there is no answer `patience` is asked how long that may go on.
     ///
@@ -318,73 +353,108 @@ where
         stats: &mut Stats,
         mut patience: impl FnMut(&mut Alarm, &mut Context<'_>) -> Poll<Error>,
     ) -> Result<(Response<Incoming>, Lease<B>), Error> {
+        let mut versions = upstream.versions(request.headers().contains_key(UPGRADE))?;
         let mut unsent = 0;
+        let mut died = false;
         loop {
             // Boxed, because every call's future would otherwise have to have room for a dial.
-            let (connection, reused) = match self.ready(upstream) {
-                Some(connection) => (connection, true),
-                None => Box::pin(self.connection(upstream, stats)).await?,
+            let (held, reused) = match self.ready(upstream, versions) {
+                Some(held) => held,
+                None => Box::pin(self.held(upstream, versions, stats)).await?,
             };
-            let mut lease = Lease { pool: self.clone(), upstream: upstream.clone(), connection: Some(connection) };
+            let mut lease = Lease { pool: self.clone(), upstream: upstream.clone(), held: Some(held) };
             if let Some(finish) = &mut finish {
                 finish.apply(request.headers_mut());
             }
-            let again = if reused { copy(&request) } else { None };
-            let Some(connection) = &mut lease.connection else { return Err(Error::Internal("a lease without a connection".into())) };
-            connection.exchange.begin(request.method(), request.headers());
-            let mut sending = pin!(connection.sender.try_send_request(request));
-            let alarm = &mut connection.alarm;
-            let result = poll_fn(|cx| match sending.as_mut().poll(cx) {
-                Poll::Ready(result) => Poll::Ready(Ok(result)),
-                Poll::Pending => patience(alarm, cx).map(Err),
-            });
-            let result = match result.await {
-                Ok(result) => result,
+            let (copy, result) = match &mut lease.held {
+                Some(Held::Whole(connection)) => {
+                    multiplexed::undress(&mut request, upstream.origin.authority());
+                    let copy = if reused { copy(&request) } else { None };
+                    connection.exchange.begin(request.method(), request.headers());
+                    let sending = connection.sender.try_send_request(request);
+                    (copy, answer(sending, &mut connection.alarm, &mut patience).await)
+                }
+                Some(Held::Place(place)) => {
+                    multiplexed::dress(&mut request, &upstream.scheme, upstream.authority.as_ref());
+                    // Whatever the method: an upstream says over HTTP/2 what it has not looked at.
+                    let copy = copy(&request);
+                    let sending = place.send(request);
+                    (copy, answer(sending, &mut place.alarm, &mut patience).await)
+                }
+                None => return Err(Error::Internal("a lease without a connection".into())),
+            };
+            let mut failed = match result {
+                Ok(Ok(response)) => {
+                    stats.attempts += 1;
+                    return Ok((response, lease));
+                }
+                Ok(Err(failed)) => failed,
                 Err(error) => {
                     stats.attempts += 1;
                     return Err(error);
                 }
             };
-            let mut failed = match result {
-                Ok(response) => {
-                    stats.attempts += 1;
-                    return Ok((response, lease));
+            drop(lease);
+            if let Some(message) = failed.take_message() {
+                unsent += 1;
+                if unsent > UNSENT_MAX {
+                    return Err(Error::Protocol(Breach::Closed));
                 }
-                Err(failed) => failed,
-            };
-            match failed.take_message() {
-                Some(message) if unsent < UNSENT_MAX => {
+                request = message;
+                continue;
+            }
+            stats.attempts += 1;
+            let fate = failure::fate(failed.error());
+            let again = match &fate {
+                Fate::Untouched => {
                     unsent += 1;
-                    request = message;
+                    unsent <= UNSENT_MAX
                 }
-                Some(_) => return Err(Error::Protocol(Breach::Closed)),
-                None => {
-                    stats.attempts += 1;
-                    let error = failure::exchange(failed.error());
-                    match again.filter(|_| matches!(error, Error::Protocol(Breach::Closed | Breach::Reset))) {
-                        // The next connection is a new one, so this happens once.
-                        Some(copy) => {
-                            request = copy;
-                            self.0
-                                .idle
-                                .borrow_mut()
-                                .remove(&upstream.id)
-                                .into_iter()
-                                .for_each(|s| self.0.count.set(self.0.count.get() - s.connections.len()));
-                        }
-                        None => return Err(error),
+                Fate::NeedsOne if upstream.config.versions == Versions::Both && versions == Versions::Both => {
+                    versions = Versions::One;
+                    true
+                }
+                Fate::Died(_) => reused && !std::mem::replace(&mut died, true) && copy.as_ref().is_some_and(|c| c.is_safe()),
+                _ => false,
+            };
+            match copy.filter(|_| again) {
+                Some(Copy(copy)) => {
+                    request = copy;
+                    if matches!(fate, Fate::Died(_)) {
+                        // The next connection is a new one.
+                        self.forget(upstream);
                     }
                 }
+                None => return Err(fate.into_error()),
             }
         }
     }
 
-    /// An idle connection that is ready, of which most calls find one at once.
-    fn ready(&self, upstream: &Upstream) -> Option<Connection<B>> {
+    /// Drops the idle connections of an upstream.
+    fn forget(&self, upstream: &Upstream) {
+        if let Some(shelf) = self.0.idle.borrow_mut().get_mut(&upstream.id) {
+            self.0.count.set(self.0.count.get() - shelf.connections.len() - shelf.shared.len());
+            shelf.connections.clear();
+            shelf.shared.clear();
+        }
+    }
+
+    /// What is ready at once, which most calls find: a place on a shared connection, or an idle one. Says whether it has
+    /// carried calls before.
+    fn ready(&self, upstream: &Upstream, versions: Versions) -> Option<(Held<B>, bool)> {
+        if versions != Versions::One
+            && let Some(place) = self.0.idle.borrow().get(&upstream.id).and_then(|shelf| shelf.place(self.0.swept.get()))
+        {
+            let reused = place.is_reused();
+            return Some((Held::Place(place), reused));
+        }
+        if versions == Versions::Two {
+            return None;
+        }
         let connection = self.take(upstream)?;
         // Its age is looked at when it is put back, and by the sweep.
         if connection.sender.is_ready() && connection.exchange.reusable() {
-            return Some(connection);
+            return Some((Held::Whole(connection), true));
         }
         if !connection.sender.is_closed() && connection.exchange.reusable() {
             // Not ready yet: whoever looks closer finds it where it was.
@@ -393,35 +463,54 @@ where
         None
     }
 
-    /// A connection that is ready: an idle one, a new one, or whichever comes first when the bound is reached.
-    async fn connection(&self, upstream: &Arc<Upstream>, stats: &mut Stats) -> Result<(Connection<B>, bool), Error> {
-        while let Some(mut connection) = self.take(upstream) {
-            let ready = connection.sender.is_ready() || (!connection.sender.is_closed() && connection.sender.ready().await.is_ok());
-            if ready && connection.exchange.reusable() && connection.born.elapsed() < upstream.config.max_age {
-                return Ok((connection, true));
+    /// A connection that is ready: one that others have made, a new one, or whichever comes first when the bound is
+    /// reached.
+    async fn held(&self, upstream: &Arc<Upstream>, versions: Versions, stats: &mut Stats) -> Result<(Held<B>, bool), Error> {
+        loop {
+            while let Some(mut connection) = if versions == Versions::Two { None } else { self.take(upstream) } {
+                let ready = connection.sender.is_ready() || (!connection.sender.is_closed() && connection.sender.ready().await.is_ok());
+                if ready && connection.exchange.reusable() && connection.born.elapsed() < upstream.config.max_age {
+                    return Ok((Held::Whole(connection), true));
+                }
+            }
+            let Some(opening) = self.opening(upstream, versions) else { break };
+            let began = Instant::now();
+            let opened = tokio::time::timeout(upstream.connect + upstream.queue, opening.ended()).await;
+            stats.connect += began.elapsed();
+            opened.unwrap_or(Err(Error::Timeout(crate::error::Stage::Connect)))?;
+            if let Some(held) = self.ready(upstream, versions) {
+                return Ok(held);
             }
         }
         let permit = match upstream.slots.clone().try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => match self.wait(upstream, stats).await? {
-                Waited::Idle(connection) => return Ok((*connection, true)),
+            Err(_) => match self.wait(upstream, versions, stats).await? {
+                Waited::Held(held) => return Ok((held, true)),
                 Waited::Slot(permit) => permit,
             },
         };
         let began = Instant::now();
-        let connection = self.open(upstream, permit).await;
+        let held = self.open(upstream, versions, permit).await;
         stats.connect += began.elapsed();
-        Ok((connection?, false))
+        Ok((held?, false))
     }
 
-    async fn wait(&self, upstream: &Arc<Upstream>, stats: &mut Stats) -> Result<Waited<B>, Error> {
+    /// The connection that is being made, where it is worth waiting for: HTTP/1.1 ones carry nobody else's call.
+    fn opening(&self, upstream: &Upstream, versions: Versions) -> Option<Rc<Opening>> {
+        if versions == Versions::One || upstream.speaks_one.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.0.idle.borrow().get(&upstream.id)?.opening.clone()
+    }
+
+    async fn wait(&self, upstream: &Arc<Upstream>, versions: Versions, stats: &mut Stats) -> Result<Waited<B>, Error> {
         let began = Instant::now();
         let _waiting = Waiting::new(upstream);
         let waited = tokio::time::timeout(upstream.queue, async {
             loop {
                 let freed = upstream.freed.notified();
-                if let Some(connection) = self.take(upstream).filter(|c| !c.sender.is_closed()) {
-                    return Waited::Idle(Box::new(connection));
+                if let Some((held, _)) = self.ready(upstream, versions) {
+                    return Waited::Held(held);
                 }
                 tokio::select! {
                     permit = upstream.slots.clone().acquire_owned() => if let Ok(permit) = permit { return Waited::Slot(permit) },
@@ -431,35 +520,96 @@ where
         });
         let result = waited.await;
         stats.queue += began.elapsed();
-        let mut waited = result.map_err(|_| Error::Overloaded("http.max_connections of this resource".into()))?;
-        if let Waited::Idle(connection) = &mut waited
-            && connection.sender.ready().await.is_err()
-        {
-            return Err(Error::Protocol(Breach::Closed));
-        }
-        Ok(waited)
+        result.map_err(|_| Error::Overloaded("http.max_connections of this resource".into()))
     }
 
     /// Dials in a task of its own: if the caller leaves meanwhile, the connection goes to the pool.
-    async fn open(&self, upstream: &Arc<Upstream>, permit: OwnedSemaphorePermit) -> Result<Connection<B>, Error> {
+    async fn open(&self, upstream: &Arc<Upstream>, versions: Versions, permit: OwnedSemaphorePermit) -> Result<Held<B>, Error> {
         let (pool, upstream) = (self.clone(), upstream.clone());
+        let opening = (versions != Versions::One).then(Rc::<Opening>::default);
+        if let Some(opening) = &opening {
+            self.0.idle.borrow_mut().entry(upstream.id).or_insert_with(|| Shelf::new(&upstream)).opening = Some(opening.clone());
+        }
         let (give, given) = tokio::sync::oneshot::channel();
         tokio::task::spawn_local(async move {
-            let opened = match dial::dial(&upstream.origin, upstream.tls.as_ref(), upstream.connect).await {
-                Ok(Connected::Plain(stream)) => handshake(stream, permit).await,
-                Ok(Connected::Tls(stream)) => handshake(stream, permit).await,
-                Err(error) => Err(error),
+            let opened = pool.connect(&upstream, versions, permit).await;
+            let (opened, settling) = match opened {
+                Ok((held, settling)) => (Ok(held), settling),
+                Err(error) => (Err(error), None),
             };
-            if let Err(Ok(connection)) = give.send(opened) {
+            let failed = opened.as_ref().err().cloned();
+            if let Err(Ok(Held::Whole(connection))) = give.send(opened) {
                 pool.put(&upstream, connection);
             }
+            let Some(opening) = opening else { return };
+            if let Some(settling) = settling {
+                let _ = tokio::time::timeout(upstream.connect, settling.settled()).await;
+            }
+            pool.opened(&upstream, &opening, failed);
         });
         given.await.unwrap_or(Err(Error::Protocol(Breach::Closed)))
     }
+
+    fn opened(&self, upstream: &Upstream, opening: &Rc<Opening>, failed: Option<Error>) {
+        if let Some(shelf) = self.0.idle.borrow_mut().get_mut(&upstream.id) {
+            shelf.opening.take_if(|current| Rc::ptr_eq(current, opening));
+        }
+        opening.end(failed);
+    }
+
+    /// Dials and begins what the handshake came to. A shared connection is in the pool at once.
+    async fn connect(
+        &self,
+        upstream: &Arc<Upstream>,
+        versions: Versions,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(Held<B>, Option<Rc<Settling>>), Error> {
+        let connected = dial::dial(&upstream.origin, upstream.tls.as_ref(), versions, upstream.connect).await?;
+        let two = match &connected {
+            Connected::Plain(_) => versions == Versions::Two,
+            Connected::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        };
+        if versions == Versions::Both {
+            upstream.speaks_one.store(!two, Ordering::Relaxed);
+        }
+        if versions == Versions::Two && !two {
+            return Err(Error::Tls(TlsFault::Handshake("the upstream does not speak HTTP/2 (http.versions)".into())));
+        }
+        if !two {
+            let connection = match connected {
+                Connected::Plain(stream) => handshake(stream, permit).await,
+                Connected::Tls(stream) => handshake(stream, permit).await,
+            };
+            return Ok((Held::Whole(connection?), None));
+        }
+        let (shared, settling) = match connected {
+            Connected::Plain(stream) => multiplexed::handshake(stream, permit).await?,
+            Connected::Tls(stream) => multiplexed::handshake(stream, permit).await?,
+        };
+        // The caller's place is taken before anyone else looks.
+        let place = shared.place().ok_or(Error::Protocol(Breach::Closed))?;
+        self.0.idle.borrow_mut().entry(upstream.id).or_insert_with(|| Shelf::new(upstream)).shared.push(shared);
+        self.0.count.set(self.0.count.get() + 1);
+        Ok((Held::Place(place), Some(settling)))
+    }
+}
+
+/// Waits for an answer, as long as `patience` allows.
+async fn answer<B>(
+    sending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
+    alarm: &mut Alarm,
+    patience: &mut impl FnMut(&mut Alarm, &mut Context<'_>) -> Poll<Error>,
+) -> Result<Result<Response<Incoming>, TrySendError<Request<B>>>, Error> {
+    let mut sending = pin!(sending);
+    poll_fn(|cx| match sending.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Ok(result)),
+        Poll::Pending => patience(alarm, cx).map(Err),
+    })
+    .await
 }
 
 enum Waited<B> {
-    Idle(Box<Connection<B>>),
+    Held(Held<B>),
     Slot(OwnedSemaphorePermit),
 }
 
@@ -500,10 +650,18 @@ where
     Ok(Connection { sender, task: task.abort_handle(), exchange, born: now, rested: now, alarm: Alarm::default() })
 }
 
-/// A copy of a request that may be sent twice: safe, and without a body.
-fn copy<B: Body + Default>(request: &Request<B>) -> Option<Request<B>> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe || !request.body().is_end_stream() {
+/// A request once more, where nothing of its body is lost by sending it.
+struct Copy<B>(Request<B>);
+
+impl<B> Copy<B> {
+    /// Whether it may be sent although the upstream may have acted on it (RFC 9110 section 9.2.1).
+    fn is_safe(&self) -> bool {
+        matches!(*self.0.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+}
+
+fn copy<B: Body + Default>(request: &Request<B>) -> Option<Copy<B>> {
+    if !request.body().is_end_stream() {
         return None;
     }
     let mut copy = Request::new(B::default());
@@ -511,5 +669,5 @@ fn copy<B: Body + Default>(request: &Request<B>) -> Option<Request<B>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+    Some(Copy(copy))
 }

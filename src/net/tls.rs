@@ -13,6 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 
+use super::settings::Versions;
 use crate::tree::{Fields, Folders, Node, Problems};
 
 static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
@@ -26,16 +27,42 @@ pub struct Config {
     /// The name that the certificate must be for, where it is not the host's.
     pub server_name: Option<String>,
     /// The settings of the library.
-    pub client: Arc<ClientConfig>,
+    pub clients: Clients,
+}
+
+/// The settings of the library, once for each choice of versions that a handshake may offer.
+#[derive(Clone, Debug)]
+pub struct Clients([Arc<ClientConfig>; 3]);
+
+const CHOICES: [Versions; 3] = [Versions::One, Versions::Two, Versions::Both];
+
+impl Clients {
+    fn new(config: &ClientConfig) -> Self {
+        Self(CHOICES.map(|versions| {
+            let mut config = config.clone();
+            config.alpn_protocols = versions.alpn();
+            Arc::new(config)
+        }))
+    }
+
+    /// Those that offer these versions.
+    pub fn speaking(&self, versions: Versions) -> Arc<ClientConfig> {
+        let [one, two, both] = &self.0;
+        match versions {
+            Versions::One => one.clone(),
+            Versions::Two => two.clone(),
+            Versions::Both => both.clone(),
+        }
+    }
 }
 
 /// The settings of a resource that says nothing: the platform's trust, made once.
 ///
 /// # Errors
 /// If the library refuses its own defaults.
-pub fn ordinary() -> Result<Arc<ClientConfig>, rustls::Error> {
-    static ORDINARY: OnceLock<Result<Arc<ClientConfig>, rustls::Error>> = OnceLock::new();
-    ORDINARY.get_or_init(|| Ok(client(&BOTH, platform()?))).clone()
+pub fn ordinary(versions: Versions) -> Result<Arc<ClientConfig>, rustls::Error> {
+    static ORDINARY: OnceLock<Result<Clients, rustls::Error>> = OnceLock::new();
+    ORDINARY.get_or_init(|| Ok(client(&BOTH, platform()?))).as_ref().map(|clients| clients.speaking(versions)).map_err(Clone::clone)
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -43,7 +70,7 @@ fn provider() -> Arc<CryptoProvider> {
     PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())).clone()
 }
 
-fn client(versions: &[&'static SupportedProtocolVersion], verifier: Arc<dyn ServerCertVerifier>) -> Arc<ClientConfig> {
+fn client(versions: &[&'static SupportedProtocolVersion], verifier: Arc<dyn ServerCertVerifier>) -> Clients {
     let builder = ClientConfig::builder_with_provider(provider());
     // The provider has suites for both versions, so this cannot fail; should it, the provider's defaults hold.
     let builder = match builder.with_protocol_versions(versions) {
@@ -52,9 +79,7 @@ fn client(versions: &[&'static SupportedProtocolVersion], verifier: Arc<dyn Serv
             .with_safe_default_protocol_versions()
             .unwrap_or_else(|_| ClientConfig::builder()),
     };
-    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
+    Clients::new(&builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 /// The platform's authorities; Mozilla's where the platform has none.
@@ -98,7 +123,7 @@ impl Config {
         let inner = inner.map_err(|error| problems.error(node.place, format!("TLS cannot be set up: {error}"), "")).ok()?;
         let verifier: Arc<dyn ServerCertVerifier> =
             if verify && pins.is_empty() { inner } else { Arc::new(Checked { inner: verify.then_some(inner), pins }) };
-        Some(Self { server_name, client: client(versions, verifier) })
+        Some(Self { server_name, clients: client(versions, verifier) })
     }
 }
 

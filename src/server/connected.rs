@@ -32,7 +32,8 @@ pub struct Connected {
 
 #[derive(Debug)]
 struct Entry {
-    watch: Arc<Watch>,
+    /// None where there is no hyper to let go (HTTP/2).
+    watch: Option<Arc<Watch>>,
     waker: Waker,
 }
 
@@ -49,7 +50,7 @@ impl Connected {
     }
 
     /// Takes a connection in, until the place is dropped.
-    pub fn enter(&self, watch: Arc<Watch>, waker: Waker) -> Place<'_> {
+    pub fn enter(&self, watch: Option<Arc<Watch>>, waker: Waker) -> Place<'_> {
         let number = self.next.get();
         self.next.set(number + 1);
         self.all.borrow_mut().insert(number, Entry { watch, waker });
@@ -71,10 +72,12 @@ impl Connected {
             }
             tokio::time::sleep(REST_AFTER).await;
             let mut told = false;
-            for entry in self.all.borrow().values().filter(|entry| entry.watch.idles_for(REST_AFTER)) {
-                entry.watch.rest();
-                entry.waker.wake_by_ref();
-                told = true;
+            for Entry { watch, waker } in self.all.borrow().values() {
+                if let Some(watch) = watch.as_ref().filter(|watch| watch.idles_for(REST_AFTER)) {
+                    watch.rest();
+                    waker.wake_by_ref();
+                    told = true;
+                }
             }
             if told {
                 tokio::time::sleep(REMIND_AFTER).await;

@@ -1,4 +1,5 @@
-//! One client connection: the edge, hyper, and the gateway behind it.
+//! One client connection: the edge, hyper, and the gateway behind it. What begins with HTTP/2's preface goes on in
+//! `http2.rs`.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -19,6 +20,7 @@ use super::edge::{Edge, Limits, Watch};
 use crate::middleware::audit::Ending;
 use crate::middleware::pinned;
 use crate::stack::{Arrival, Gateway, Peer};
+use crate::telemetry::Metrics;
 
 /// Where hyper's writes switch from copying small pieces to writing them as they are.
 const WRITE_BUFFER: usize = 64 * 1024;
@@ -31,20 +33,34 @@ impl Ending for Watch {
     }
 }
 
+/// What a connection is served with besides its socket.
+pub struct Serving {
+    /// The other end.
+    pub peer: Peer,
+    /// Times and sizes.
+    pub limits: Limits,
+    /// The way through the gateway.
+    pub gateway: Rc<Gateway>,
+    /// The connections of the core.
+    pub connected: Rc<Connected>,
+    /// The process's figures.
+    pub metrics: Arc<Metrics>,
+}
+
 /// Serves one connection to its end.
 ///
 /// hyper, its buffers and the room for a call are there only while something happens: a connection that rests is a
 /// socket and an edge.
-pub async fn serve<I>(io: I, peer: Peer, limits: Limits, gateway: Rc<Gateway>, connected: Rc<Connected>)
+pub async fn serve<I>(io: I, serving: Serving)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Arc::new(Watch::default());
-    let mut edge = Box::new(Edge::new(io, limits, watch.clone()));
+    let mut edge = Box::new(Edge::new(io, serving.limits, watch.clone()));
     let mut place = None;
     let mut look = |cx: &mut Context<'_>| {
-        place.get_or_insert_with(|| connected.enter(watch.clone(), cx.waker().clone()));
-        if connected.draining() {
+        place.get_or_insert_with(|| serving.connected.enter(Some(watch.clone()), cx.waker().clone()));
+        if serving.connected.draining() {
             watch.drain();
         }
     };
@@ -57,10 +73,23 @@ where
             let _ = tokio::time::timeout(GOODBYE, edge.shutdown()).await;
             return;
         }
-        let _awake = connected.rouse();
+        // Over TLS the handshake has told the protocol already (RFC 9113 section 3.2).
+        if !serving.peer.tls && edge.may_be_http2() {
+            let preface = poll_fn(|cx| {
+                look(cx);
+                edge.poll_preface(cx)
+            });
+            if preface.await {
+                drop(place);
+                let (io, begun) = edge.into_parts();
+                // Boxed, so that HTTP/1.1 connections need not have room for it.
+                return Box::pin(super::http2::serve(io, begun, serving)).await;
+            }
+        }
+        let _awake = serving.connected.rouse();
         let home = Arc::default();
         let lent = Lent { edge: Some(edge), home: Arc::clone(&home) };
-        let mut exchanges = pinned(|| exchanges(lent, peer, limits, &gateway, &watch));
+        let mut exchanges = pinned(|| exchanges(lent, &serving, &watch));
         let over = poll_fn(|cx| {
             look(cx);
             match exchanges.as_mut().poll(cx) {
@@ -78,13 +107,14 @@ where
 }
 
 /// Requests and answers by hyper, until the connection is over.
-async fn exchanges<I>(io: Lent<I>, peer: Peer, limits: Limits, gateway: &Rc<Gateway>, watch: &Arc<Watch>)
+async fn exchanges<I>(io: Lent<I>, serving: &Serving, watch: &Arc<Watch>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Serving { peer, limits, gateway, .. } = serving;
     let service = service_fn(move |request| {
         let refusal = watch.begin();
-        let arrival = Arrival { request, peer, refusal, ending: watch.clone() };
+        let arrival = Arrival { request, peer: peer.clone(), refusal, ending: watch.clone() };
         let (gateway, watch) = (gateway.clone(), watch.clone());
         // Boxed, so that a connection between two requests does not keep the room of a whole one.
         pinned(move || async move {

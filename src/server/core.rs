@@ -9,8 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_local;
 
 use super::connected::Connected;
-use super::connection;
+use super::connection::{self, Serving};
 use super::edge::Limits;
+use super::http2;
 use super::leave::{End, Leaving, Step, reached};
 use super::listen;
 use crate::audit::CoreAudit;
@@ -21,6 +22,9 @@ use crate::stack::{Gateway, Peer, Shared};
 
 /// Pause after the system has refused to accept (no descriptors left, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// TLS handshakes at a time on one core: each costs a hundred times what a request costs.
+const HANDSHAKES_MAX: usize = 256;
 
 /// A listener as a core needs it.
 #[derive(Clone)]
@@ -71,6 +75,8 @@ struct Core {
     end: watch::Receiver<End>,
     connected: Rc<Connected>,
     patience: Duration,
+    metrics: Arc<crate::telemetry::Metrics>,
+    handshakes: Semaphore,
     live: Rc<tokio::sync::Notify>,
     count: std::cell::Cell<usize>,
 }
@@ -82,7 +88,7 @@ struct Core {
 pub fn run(setup: Setup) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(tokio::runtime::LocalOptions::default())?;
     let audit = setup.audit.core();
-    let book = Book::new(audit.clone(), setup.metrics);
+    let book = Book::new(audit.clone(), setup.metrics.clone());
     let core = Rc::new(Core {
         gateway: Rc::new(Gateway::new(setup.shared, book.clone(), Clock::system())),
         limits: setup.limits,
@@ -91,6 +97,8 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
         end: setup.end,
         connected: Rc::default(),
         patience: setup.patience,
+        metrics: setup.metrics,
+        handshakes: Semaphore::new(HANDSHAKES_MAX),
         live: Rc::default(),
         count: std::cell::Cell::new(0),
     });
@@ -184,9 +192,7 @@ impl Core {
                     if let Ok(stream) = UnixStream::from_std(stream) {
                         let peer = Peer { ip: None, tls: false, loopback: false };
                         let this = self.clone();
-                        self.clone().track(permit, async move {
-                            connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone()).await
-                        });
+                        self.clone().track(permit, async move { connection::serve(stream, this.serving(peer)).await });
                     }
                 }
             }
@@ -198,19 +204,33 @@ impl Core {
         let peer = Peer { ip: Some(ip.to_canonical()), tls: tls.is_some(), loopback };
         let this = self.clone();
         let Some(tls) = tls else {
-            let serving = async move { connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone()).await };
-            return self.track(permit, serving);
+            return self.track(permit, async move { connection::serve(stream, this.serving(peer)).await });
         };
         // Apart from the plain one, whose connections would otherwise have to have room for all of TLS.
         self.track(permit, async move {
-            match tokio::time::timeout(this.limits.header, tls.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    Box::pin(connection::serve(stream, peer, this.limits, this.gateway.clone(), this.connected.clone())).await
+            let handshake = async {
+                let _turn = this.handshakes.acquire().await;
+                tls.accept(stream).await
+            };
+            match tokio::time::timeout(this.limits.header, handshake).await {
+                Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                    Box::pin(http2::serve(stream, Vec::new(), this.serving(peer))).await
                 }
+                Ok(Ok(stream)) => Box::pin(connection::serve(stream, this.serving(peer))).await,
                 Ok(Err(error)) => tracing::debug!("a client's TLS handshake failed: {error}"),
                 Err(_) => tracing::debug!("a client's TLS handshake took too long"),
             }
         });
+    }
+
+    fn serving(&self, peer: Peer) -> Serving {
+        Serving {
+            peer,
+            limits: self.limits,
+            gateway: self.gateway.clone(),
+            connected: self.connected.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// Spawns a connection and counts it until its end.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
+use super::frames::PREFACE;
 use super::head::{Bounds, Framing, Judged, Reader, judge};
 use crate::body::Alarm;
 use crate::error::Error;
@@ -31,7 +32,7 @@ const AHEAD_BYTES: usize = 64 * 1024;
 /// How much of a head is read at once where a connection rests; what is longer is read by hyper.
 const ARRIVAL_BYTES: usize = 2048;
 /// How long an idle connection is kept once the gateway drains: long enough for a request that is on its way.
-const DRAIN_QUIET: Duration = Duration::from_millis(500);
+pub const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
 /// Times and sizes of the edge.
 #[derive(Clone, Copy, Debug)]
@@ -229,6 +230,46 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
             lingered: 0,
             linger_until: None,
         }
+    }
+
+    /// Whether what has arrived on a new connection may be the preface of HTTP/2 (RFC 9113 section 3.4).
+    pub fn may_be_http2(&self) -> bool {
+        self.held.first() == Some(&PREFACE[0])
+            && self.watch.heads.load(Ordering::Relaxed) == 0
+            && (self.held.starts_with(PREFACE) || PREFACE.starts_with(&self.held))
+    }
+
+    /// Whether the connection begins with the preface of HTTP/2. Reads until that is decided, or until nothing more is to
+    /// be waited for; what was read is kept.
+    pub fn poll_preface(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut space = [const { MaybeUninit::uninit() }; ARRIVAL_BYTES];
+        while let State::Head { since } = &mut self.state {
+            if self.held.starts_with(PREFACE) {
+                return Poll::Ready(true);
+            }
+            if !PREFACE.starts_with(&self.held) {
+                break;
+            }
+            if !self.held.is_empty() {
+                since.get_or_insert_with(Instant::now);
+            }
+            let mut buf = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+                Poll::Pending => {
+                    let _ = ready!(self.poll_patience(cx));
+                    break;
+                }
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => self.held.extend_from_slice(buf.filled()),
+                // Its end is for hyper to find.
+                Poll::Ready(_) => break,
+            }
+        }
+        Poll::Ready(false)
+    }
+
+    /// The socket, and what was read from it.
+    pub fn into_parts(self) -> (I, Vec<u8>) {
+        (self.io, self.held)
     }
 
     /// Reads up to one whole head into `buf`. Whatever is not a judged head stays in `held`.

@@ -165,7 +165,7 @@ impl Reader {
 
 fn request_line(line: &[u8]) -> Result<Version, Error> {
     if line == b"PRI * HTTP/2.0" {
-        return Err(refuse("HTTP/2 is not spoken here.", "Use HTTP/1.1."));
+        return Err(refuse("The preface of HTTP/2 is broken, or stands behind a request.", "Begin a connection with it."));
     }
     let malformed = || refuse("The request line is not `METHOD target HTTP/1.1`.", "One space between the three parts, and nothing else.");
     let method_end = memchr::memchr(b' ', line).ok_or_else(malformed)?;

@@ -6,9 +6,12 @@ mod connected;
 mod connection;
 mod core;
 pub mod edge;
+mod frames;
 pub mod head;
+mod http2;
 mod leave;
 mod listen;
+mod request;
 mod tls;
 
 use std::io;

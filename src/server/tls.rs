@@ -1,4 +1,4 @@
-//! TLS towards clients: a certificate and its key, HTTP/1.1 by ALPN.
+//! TLS towards clients: a certificate and its key, HTTP/2 or HTTP/1.1 by ALPN.
 
 use std::io;
 use std::sync::Arc;
@@ -29,6 +29,6 @@ pub fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| wrong(format!("{}: {error}", tls.cert.display())))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

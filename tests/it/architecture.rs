@@ -28,6 +28,7 @@ const FLOORS: [(u8, &[&str]); 7] = [
             "uri",
             "clock",
             "telemetry",
+            "trailers",
             "digest",
             "file",
             "lib",

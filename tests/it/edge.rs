@@ -21,7 +21,7 @@ fn a_head_that_could_be_read_two_ways_is_refused_and_closed() {
         "GET /r/up/a#b HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET  /r/up/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /r/up/a HTTP/2.0\r\nHost: localhost\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
         "POST /r/up/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST /r/up/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
         "POST /r/up/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5, 6\r\n\r\nhello",

@@ -159,6 +159,7 @@ impl Config {
             gateway,
             base: base.path.to_owned(),
             host: base.origin.authority().clone(),
+            screen: filter.screen(),
             filter,
             set,
             dropped_params,

@@ -4,6 +4,8 @@
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, EXPECT, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::trailers::Screen;
+
 /// What never goes on, whatever the resource says: framing, hop-by-hop fields (RFC 9110 section 7.6.1), and the
 /// gateway's own.
 const NEVER: [&str; 13] = [
@@ -91,6 +93,12 @@ impl Filter {
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
+    }
+
+    /// What of a client's trailers goes on: nothing that its head could not hold.
+    pub fn screen(&self) -> Screen {
+        let filter = self.clone();
+        Screen::new(move |name| filter.keeps(name, false))
     }
 
     fn keeps(&self, name: &HeaderName, switches: bool) -> bool {

@@ -17,10 +17,12 @@ pub use config::{Base, Build, Config};
 use self::answer::Back;
 use self::fields::Filter;
 use super::{Answer, Next, Step};
+use crate::body::Body;
 use crate::call::{Call, Caller, Parts};
 use crate::error::Error;
 use crate::net::Cidr;
 use crate::path::Target;
+use crate::trailers::Screen;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -86,6 +88,8 @@ pub struct Shape {
     base: String,
     host: HeaderValue,
     filter: Filter,
+    /// The same for what stands behind a body.
+    screen: Screen,
     set: Vec<Set>,
     /// Parameters of the client that go: locked, removed, or owned by the scheme.
     dropped_params: Vec<String>,
@@ -139,7 +143,10 @@ impl Shape {
         let switches = call.upgrade.is_some();
         let forwarded_for = self.chain(&call.headers, &call.caller);
         trace(call);
-        let Parts { headers, record, .. } = &mut **call;
+        let Parts { headers, record, body, .. } = &mut **call;
+        if let Body::Inbound(body) = body {
+            body.screen(self.screen.clone());
+        }
         self.filter.apply(headers, switches);
         headers.reserve(self.set.len() + OWN_FIELDS);
         if default_accept && headers.get(ACCEPT).is_some_and(|a| a == "*/*") && headers.get_all(ACCEPT).iter().count() == 1 {
