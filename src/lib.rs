@@ -8,8 +8,8 @@
 //! - [`middleware`]: the steps of the stack, one file each
 //! - [`auth`], [`audit`], [`secrets`]: what the gateway presents to upstreams; the audit log; where secrets come from
 //! - [`net`]: the way to an upstream
-//! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`clock`], [`telemetry`],
-//!   [`digest`], [`mod@file`], [`trailers`]: the ground
+//! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`xml`],
+//!   [`expr`], [`clock`], [`telemetry`], [`digest`], [`mod@file`], [`trailers`]: the ground
 
 pub mod admin;
 pub mod audit;
@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod digest;
 pub mod error;
+pub mod expr;
 pub mod file;
 pub mod http1;
 pub mod key;
@@ -39,3 +40,4 @@ pub mod telemetry;
 pub mod trailers;
 pub mod tree;
 pub mod uri;
+pub mod xml;

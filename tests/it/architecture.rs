@@ -26,6 +26,8 @@ const FLOORS: [(u8, &[&str]); 7] = [
             "tree",
             "path",
             "uri",
+            "xml",
+            "expr",
             "clock",
             "telemetry",
             "trailers",

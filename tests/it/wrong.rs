@@ -190,7 +190,8 @@ fn every_file_under_config_passes() {
     );
     assert!(files.len() > 5);
     for file in files {
-        let variables = ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD", "ADMIN_TOKEN", "TLS_KEY"].map(|name| (name, "0123456789abcdef"));
+        let variables =
+            ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD", "ADMIN_TOKEN", "TLS_KEY"].map(|name| (name, "0123456789abcdef"));
         let output = postern().arg("check").arg("--config").arg(&file).envs(variables).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}\n{}", file.display(), stderr(&output));
     }
