@@ -10,6 +10,8 @@ use crate::forwarding::gateway;
 use crate::support::{Gateway, PATIENCE, Upstream, eventually, exchange, field, find, free_port};
 
 /// How often the gateway is told to end under load.
+/// One round in so many has clients that do not heed `Connection: close`.
+const STUBBORN_EVERY: usize = 10;
 const ROUNDS: usize = 50;
 /// How many rounds run at a time.
 const AT_A_TIME: usize = 4;
@@ -65,16 +67,18 @@ fn load(port: u16, stop_at_close: bool) -> Result<usize, String> {
     Ok(answered)
 }
 
-/// One round: load, TERM after `moment`, and nothing may break. Returns how many requests were answered.
-fn round(upstream: &Upstream, moment: Duration) -> usize {
+/// One round: load, TERM after `moment`, and nothing may break. Returns how many requests were answered. With `stubborn`
+/// half of the clients come back until they are refused, which keeps the listeners open as long as they may be; else all
+/// heed `Connection: close` as the sign to go elsewhere, and the drain ends with the last of them.
+fn round(upstream: &Upstream, moment: Duration, stubborn: bool) -> usize {
+    let drain = if stubborn { "10s" } else { "60s" };
     let config = format!(
-        "resources:\n  up: {{ base_url: \"{}\" }}\nserver: {{ listen: \"127.0.0.1:{{port}}\", workers: 2, timeouts: {{ drain: 2s }} }}\n",
+        "resources:\n  up: {{ base_url: \"{}\" }}\nserver: {{ listen: \"127.0.0.1:{{port}}\", workers: 2, timeouts: {{ drain: {drain} }} }}\n",
         upstream.url()
     );
     let mut gateway = Gateway::start(&config);
     let port = gateway.port;
-    // Half of the clients heed `Connection: close` as the sign to go elsewhere, the others come back until refused.
-    let clients: Vec<_> = (0..CLIENTS).map(|n| std::thread::spawn(move || load(port, n % 2 == 0))).collect();
+    let clients: Vec<_> = (0..CLIENTS).map(|n| std::thread::spawn(move || load(port, !stubborn || n % 2 == 0))).collect();
     std::thread::sleep(moment);
     gateway.signal("TERM");
     let answered = clients.into_iter().map(|c| c.join().unwrap().unwrap_or_else(|broken| panic!("{broken}\n{}", gateway.stderr()))).sum();
@@ -97,7 +101,7 @@ fn term_at_any_moment_under_load_breaks_no_accepted_request() {
                     if turn >= ROUNDS {
                         return answered;
                     }
-                    answered += round(&upstream, Duration::from_micros(turn as u64 * 1700));
+                    answered += round(&upstream, Duration::from_micros(turn as u64 * 1700), turn % STUBBORN_EVERY == 0);
                 }
             })
         })
