@@ -4,13 +4,14 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
@@ -28,6 +29,7 @@ use crate::path::{self, Target};
 use crate::record::{OpenRecord, Record};
 use crate::snapshot::{Resource, Snapshot, Steps};
 
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest `X-Request-Id` of a client's that is kept.
 const REQUEST_ID_MAX: usize = 128;
 /// In front of a resource's name (ruling D1).
@@ -163,7 +165,7 @@ impl Gateway {
         let record = self.open(&request, refusal.is_some(), &snapshot);
         let mut open = Open::new(record.clone(), self.book.clone(), ending);
         let answer = match self.room(&mut open).await {
-            Ok(()) => caught(self.admit(request, peer, refusal, snapshot, &mut open)).await,
+            Ok(()) => caught(pin!(self.admit(request, peer, refusal, snapshot, &mut open))).await,
             Err(error) => Err(error),
         };
         let response = self.respond(answer, &record);
@@ -299,9 +301,9 @@ fn named<'s>(snapshot: &'s Snapshot, path: &str) -> Option<&'s Arc<Resource>> {
     snapshot.resources.get(&behind[..behind.find('/').unwrap_or(behind.len())])
 }
 
-/// A panic in the stack is a defect, but it ends one request, not the core.
-async fn caught(serving: impl Future<Output = Answer>) -> Answer {
-    let mut serving = std::pin::pin!(serving);
+/// A panic in the stack is a defect, but it ends one request, not the core. Pinned by the caller, so that a future that
+/// has room for all of a request is made where it stays.
+async fn caught(mut serving: Pin<&mut impl Future<Output = Answer>>) -> Answer {
     std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
         Ok(poll) => poll,
         Err(_) => std::task::Poll::Ready(Err(Error::Internal("a step panicked".into()))),
@@ -348,7 +350,7 @@ fn tunnel(mut response: Response<Body>, switched: Switched, open: Open) -> Respo
 fn request_id(headers: &HeaderMap, clock: &Clock) -> Box<str> {
     let sane =
         |v: &&str| !v.is_empty() && v.len() <= REQUEST_ID_MAX && v.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&b));
-    if let Some(id) = headers.get("x-request-id").and_then(|v| v.to_str().ok()).filter(sane) {
+    if let Some(id) = headers.get(X_REQUEST_ID).and_then(|v| v.to_str().ok()).filter(sane) {
         return id.into();
     }
     let mut random = [0; 10];

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -132,11 +133,30 @@ impl<B> Clone for Pool<B> {
 
 #[derive(Debug)]
 struct Inner<B> {
-    idle: RefCell<HashMap<u64, Shelf<B>>>,
+    idle: RefCell<HashMap<u64, Shelf<B>, BuildHasherDefault<Number>>>,
     /// How many idle connections there are, so that a sweep with nothing to do costs nothing.
     count: Cell<usize>,
     /// The time of the last sweep. Ages are told by it: to the second is enough, and asking the clock for each request is not free.
     swept: Cell<Instant>,
+}
+
+/// Upstreams are numbered by the gateway itself, so that their numbers need no hash that withstands enemies.
+#[derive(Debug, Default)]
+struct Number(u64);
+
+impl Hasher for Number {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(self.0 ^ u64::from(*b)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing: neighbours are spread over all bits.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 #[derive(Debug)]

@@ -9,7 +9,7 @@ mod links;
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, COOKIE, HOST, USER_AGENT, VIA};
+use http::header::{ACCEPT, COOKIE, Entry, HOST, USER_AGENT, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use config::{Base, Build, Config};
@@ -153,8 +153,10 @@ impl Shape {
             headers.remove(ACCEPT);
         }
         for set in &self.set {
-            if set.locked || !headers.contains_key(&set.name) {
-                headers.insert(set.name.clone(), set.value.clone());
+            match headers.entry(&set.name) {
+                Entry::Vacant(place) => _ = place.insert(set.value.clone()),
+                Entry::Occupied(mut place) if set.locked => _ = place.insert(set.value.clone()),
+                Entry::Occupied(_) => {}
             }
         }
         if !headers.contains_key(USER_AGENT) && !self.filter.removes(&USER_AGENT) {
