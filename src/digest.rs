@@ -2,19 +2,31 @@
 //! process, so that what is kept in memory or compared says nothing about the secrets that went into it.
 
 use std::fmt;
+use std::io::Read as _;
 use std::sync::LazyLock;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
+use zeroize::Zeroizing;
 
 static KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
-    hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).unwrap_or_else(|_| {
+    random_key().unwrap_or_else(|| {
         // Without the system's randomness digests are merely easier to guess for whoever can read our memory.
         let mut bytes = [0; 32];
         fastrand::fill(&mut bytes);
         hmac::Key::new(hmac::HMAC_SHA256, &bytes)
     })
 });
+
+/// A key for HMAC-SHA256 that nobody knows; `None` where the system has no randomness. It comes from the kernel where
+/// that can be read: the library's generator first collects jitter for some 70 ms, which would be most of a start.
+pub fn random_key() -> Option<hmac::Key> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    match std::fs::File::open("/dev/urandom").and_then(|mut kernel| kernel.read_exact(&mut *bytes)) {
+        Ok(()) => Some(hmac::Key::new(hmac::HMAC_SHA256, &*bytes)),
+        Err(_) => hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok(),
+    }
+}
 
 /// What something came to. Meaningless outside this process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,9 +7,8 @@ use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
 
-static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());
+static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(crate::digest::random_key);
 
 /// How many bytes of the tag are shown; two hex digits each.
 const SHOWN: usize = 8;

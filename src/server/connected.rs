@@ -10,14 +10,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::edge::Watch;
+use super::memory;
 
 /// How long a connection idles before it rests, and how often that is looked at.
-const REST_AFTER: Duration = Duration::from_millis(250);
-
-/// How long after that the allocator is reminded of what it may give back: it keeps it for 10 ms.
-const REMIND_AFTER: Duration = Duration::from_millis(50);
-/// More than it keeps pages for: whoever asks for so much gets a page of its own.
-const PAGE: usize = 256 * 1024;
+const REST_AFTER: Duration = Duration::from_millis(150);
 
 /// The connections of one core.
 #[derive(Debug, Default)]
@@ -80,9 +76,7 @@ impl Connected {
                 }
             }
             if told {
-                tokio::time::sleep(REMIND_AFTER).await;
-                // mimalloc looks for what it may give back when it makes a page, which a core at rest never asks for.
-                drop(std::hint::black_box(Vec::<u8>::with_capacity(PAGE)));
+                memory::give_back().await;
             }
         }
     }
