@@ -158,8 +158,6 @@ async fn serve(listening: Listening, live: Live, audit: Arc<Audit>, source: relo
     // The dealers hold the only senders: once they are done, the cores know that nothing more will come.
     drop(senders);
     announce(&bound.names, live.load().resources.len());
-    // A configuration takes far more room while it is read than when it runs.
-    tokio::spawn(memory::give_back());
 
     while signals.next().await == Signal::Hangup {
         reload.hangup();
