@@ -178,7 +178,7 @@ impl Common {
         Self {
             pace: Pace { idle: server.timeouts.body_idle, rate: server.limits.min_body_rate, grace: server.limits.min_body_rate_grace },
             body: server.limits.body,
-            site: Site::new(server.public_url.clone()),
+            site: Site::new(server.public_url.clone(), &server.origins),
             token,
             mask,
         }

@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::middleware::audit::{Book, Closing, Ending, Open};
 use crate::middleware::forward::Switched;
 use crate::middleware::in_flight;
+use crate::middleware::site;
 use crate::middleware::{Answer, Route, always, layer, respond};
 use crate::path::{self, Target};
 use crate::record::{OpenRecord, Record};
@@ -163,12 +164,16 @@ impl Gateway {
         // One version for the whole request: what is recorded, what is allowed, and which secrets are sent.
         let snapshot = self.snapshot();
         let record = self.open(&request, refusal.is_some(), &snapshot);
+        let page = snapshot.common.site.page(request.headers());
         let mut open = Open::new(record.clone(), self.book.clone(), ending);
         let answer = match self.room(&mut open).await {
             Ok(()) => caught(pin!(self.admit(request, peer, refusal, snapshot, &mut open))).await,
             Err(error) => Err(error),
         };
-        let response = self.respond(answer, &record);
+        let mut response = self.respond(answer, &record);
+        if let Some(page) = page {
+            site::share(page, response.headers_mut());
+        }
         if let Some(switched) = response.extensions().get::<Switched>().cloned() {
             return tunnel(response, switched, open);
         }
@@ -202,12 +207,13 @@ impl Gateway {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
-            return Err(Error::MethodNotAllowed(request.method().to_string().into()));
-        }
+        judge_method(request.method())?;
         let permit = in_flight::acquire(&self.shared.in_flight, self.shared.queue, "server.limits.in_flight").await?;
         open.record.borrow_mut().admitted = Some(permit);
         snapshot.common.site.judge(request.headers(), peer.loopback)?;
+        if let Some(allowed) = snapshot.common.site.preflight(request.method(), request.headers()) {
+            return Ok(allowed);
+        }
         let host = request.headers().get(HOST).and_then(|h| h.to_str().ok());
         let target = path::parse(request.uri(), host).inspect_err(|_| {
             // The record of a refused path is masked like any other of its resource.
@@ -249,10 +255,12 @@ impl Gateway {
         snapshot: &Snapshot,
         record: &OpenRecord,
     ) -> Result<Call, Error> {
-        let upgrade = asks_to_switch(request.headers()).then(|| hyper::upgrade::on(&mut request));
+        let upgrade = asks_to_switch(&request).then(|| hyper::upgrade::on(&mut request));
         let (head, incoming) = request.into_parts();
         let grpc = is_grpc(&head.headers);
-        let expects_continue = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        // An expectation in HTTP/1.0 is none (RFC 9110 section 10.1.1).
+        let expects_continue = head.version != Version::HTTP_10
+            && head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let body = if incoming.is_end_stream() {
             Body::Empty
         } else {
@@ -311,15 +319,36 @@ async fn caught(mut serving: Pin<&mut impl Future<Output = Answer>>) -> Answer {
     .await
 }
 
-/// Whether the client asks to switch protocols (RFC 9110 section 7.8): `Connection` must nominate `Upgrade`.
-fn asks_to_switch(headers: &HeaderMap) -> bool {
+/// TRACE would show the upstream's view of the request, credential and all, to the client; TRACK is its twin. Methods
+/// are case-sensitive, but not to every upstream, and all that are registered are in capitals (RFC 9110 section 16.1).
+fn judge_method(method: &Method) -> Result<(), Error> {
+    let name = method.as_str();
+    if matches!(name, "TRACE" | "CONNECT" | "TRACK") {
+        return Err(Error::MethodNotAllowed(name.to_owned().into()));
+    }
+    if name.bytes().any(|b| b.is_ascii_lowercase()) {
+        return Err(Error::BadRequest("The method is not in capital letters.".into(), "Methods are case-sensitive: send GET.".into()));
+    }
+    Ok(())
+}
+
+/// Whether the client asks to switch protocols (RFC 9110 section 7.8): `Connection` must nominate `Upgrade`, and HTTP/1.0
+/// knows no switch. A wish is ignored, as everybody may, beside a body, whose bytes could be taken for the other
+/// protocol's, and where it is for HTTP or TLS itself: behind such a switch no request would be judged.
+fn asks_to_switch(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let words = |name| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim);
     headers.contains_key(UPGRADE)
-        && headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .any(|one| one.trim().eq_ignore_ascii_case("upgrade"))
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
+        && words(CONNECTION).any(|one| one.eq_ignore_ascii_case("upgrade"))
+        && words(UPGRADE).all(|one| !is_http(one))
+}
+
+/// Whether an `Upgrade` names HTTP or TLS, of any version.
+fn is_http(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    ["h2", "h2c", "h3", "http", "https", "tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Whether the body is a stream of gRPC messages, which may be silent for as long as it wants (ruling D12).

@@ -19,7 +19,7 @@ use crate::snapshot::Common;
 pub struct Caller {
     /// The address it calls from.
     pub ip: IpAddr,
-    /// Whether the listener is bound to a loopback address.
+    /// Whether it has called a loopback address.
     pub loopback: bool,
 }
 

@@ -33,6 +33,9 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// Pause after the system has refused to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What needs neither a token nor a known `Host` (ruling B16).
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// What the listener tells about.
 pub struct Admin {
     registry: Registry,
@@ -76,6 +79,10 @@ impl Admin {
         if side == Side::Admin && (path == "/api" || path.starts_with("/api/")) {
             let live = self.live.load_full();
             return api::answer(request.method(), path, request.headers(), caller, &live.common, &self.reload).await;
+        }
+        // Whatever is no probe is no page's business, by whatever name it calls this machine (ruling B16).
+        if !PROBES.contains(&path) && self.live.load().common.site.judge(request.headers(), caller.loopback).is_err() {
+            return text(StatusCode::FORBIDDEN, "pages of other sites and foreign names are refused\n");
         }
         self.probe(request, side)
     }
@@ -121,7 +128,6 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 /// Serves until the runtime ends: an instance that drains must still be able to say so.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>, side: Side) {
-    let loopback = listener.local_addr().is_ok_and(|a| a.ip().to_canonical().is_loopback());
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -134,6 +140,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, side: Side) {
             }
         };
         let admin = admin.clone();
+        // By the address that was called: a listener that is open to all may be reached over this machine's own too.
+        let loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         tokio::spawn(async move {
             let _place = place;
             let caller = api::Caller { ip: peer.ip(), loopback };

@@ -45,6 +45,8 @@ pub struct Server {
     pub name: String,
     /// The gateway's origin as others see it.
     pub public_url: Option<String>,
+    /// Other origins whose pages may call (`cors.origins`).
+    pub origins: Vec<String>,
     /// Whose word about a client's address is believed.
     pub trusted_proxies: Vec<Cidr>,
     /// `limits`.
@@ -231,15 +233,12 @@ fn server(node: Option<&Node>, folders: &Folders, problems: &Problems) -> Server
             None
         }),
     };
-    if let Some(cors) = fields.node("cors").and_then(|n| Fields::of(n, "a map with `origins`", problems)) {
-        cors.unbuilt("origins", |n| n.items().is_empty());
-        cors.finish();
-    }
     let server = Server {
         listen,
         workers,
         name: fields.node("name").and_then(|n| name(n, problems)).unwrap_or_else(|| own_name().to_owned()),
-        public_url: fields.node("public_url").and_then(|n| public_url(n, problems)),
+        public_url: fields.node("public_url").and_then(|n| origin(n, problems)),
+        origins: fields.node("cors").map(|n| origins(n, problems)).unwrap_or_default(),
         trusted_proxies: fields.items("trusted_proxies").iter().filter_map(|n| cidr(n, problems)).collect(),
         limits: limits(fields.node("limits"), problems),
         accept: fields.choice("accept", &[("shared", Accept::Shared), ("round_robin", Accept::RoundRobin)], Accept::Shared),
@@ -368,12 +367,26 @@ fn name(node: &Node, problems: &Problems) -> Option<String> {
     Some(text)
 }
 
-fn public_url(node: &Node, problems: &Problems) -> Option<String> {
+fn origins(node: &Node, problems: &Problems) -> Vec<String> {
+    let Some(fields) = Fields::of(node, "a map with `origins`", problems) else { return Vec::new() };
+    let read = |node: &Node| {
+        if node.word() == Some("*") {
+            problems.error(node.place, "`*` would let every page of the world in", "name the origins: https://app.example");
+            return None;
+        }
+        origin(node, problems)
+    };
+    let origins = fields.items("origins").iter().filter_map(read).collect();
+    fields.finish();
+    origins
+}
+
+fn origin(node: &Node, problems: &Problems) -> Option<String> {
     let text = node.text(problems)?;
     let origin = text.trim_end_matches('/');
     let good = origin.split_once("://").is_some_and(|(scheme, authority)| crate::net::Origin::parse(scheme, authority).is_ok());
     if !good {
-        problems.error(node.place, format!("{} is no origin", node.shown()), "https://gateway.example, without a path");
+        problems.error(node.place, format!("{} is no origin", node.shown()), "https://name.example, without a path");
         return None;
     }
     Some(origin.to_owned())
@@ -502,7 +515,7 @@ mod tests {
 
     #[test]
     fn good_settings_pass() {
-        let good = "server:\n  listen: [\"127.0.0.1:0\", \"localhost:1\", \"[::1]:2\", \"unix:a.sock\", { address: \"unix:/b.sock\", mode: \"0660\", group: root }]\n  workers: auto\n  name: a-b\n  public_url: https://gw.example\n  trusted_proxies: [\"10.0.0.0/8\", \"::1\"]\n  cors: { origins: [] }\n  accept: round_robin\nadmin: { listen: \"127.0.0.1:8081\" }\nhealth: { listen: \"0.0.0.0:8083\" }\nmock: { listen: \"127.0.0.1:8082\", seed: 3 }\ntelemetry: { log: { level: debug, format: json } }\n";
+        let good = "server:\n  listen: [\"127.0.0.1:0\", \"localhost:1\", \"[::1]:2\", \"unix:a.sock\", { address: \"unix:/b.sock\", mode: \"0660\", group: root }]\n  workers: auto\n  name: a-b\n  public_url: https://gw.example\n  trusted_proxies: [\"10.0.0.0/8\", \"::1\"]\n  cors: { origins: [\"https://app.example\"] }\n  accept: round_robin\nadmin: { listen: \"127.0.0.1:8081\" }\nhealth: { listen: \"0.0.0.0:8083\" }\nmock: { listen: \"127.0.0.1:8082\", seed: 3 }\ntelemetry: { log: { level: debug, format: json } }\n";
         assert_eq!(problems(good), Vec::<String>::new());
     }
 
@@ -528,7 +541,9 @@ mod tests {
             ("server: { timeouts: { idle: 75 } }", "did you mean `75s`?"),
             ("server: { timeouts: { idel: 75s } }", "did you mean `idle`?"),
             ("server: { accept: shred }", "did you mean `shared`?"),
-            ("server: { cors: { origins: [a] } }", "not built"),
+            ("server: { cors: { origins: [a] } }", "no origin"),
+            ("server: { cors: { origins: [\"https://a/b\"] } }", "no origin"),
+            ("server: { cors: { origins: \"*\" } }", "name the origins"),
             ("admin: { listen: \"127.0.0.1:1\", token: x }", "not a literal"),
             ("mock: { seed: 1 }", "`listen` is missing"),
             ("telemetry: { log: { level: loud } }", "one of"),

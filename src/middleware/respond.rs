@@ -45,22 +45,29 @@ pub fn reply(error: &Error, id: &str, resource: Option<&str>) -> Response<Body> 
     if let Some(wait) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
-    match error {
-        Error::MethodNotAllowed(_) => {
-            headers.insert(ALLOW, HeaderValue::from_static(FORWARDED_METHODS));
-        }
-        // What is left of the request is not worth reading, or cannot be told from the next one.
-        Error::BadRequest(..)
-        | Error::SlowHead
-        | Error::SlowBody
-        | Error::BodyTooLarge(..)
-        | Error::HeadersTooLarge(_)
-        | Error::Draining => {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        _ => {}
+    if matches!(error, Error::MethodNotAllowed(_)) {
+        headers.insert(ALLOW, HeaderValue::from_static(FORWARDED_METHODS));
+    }
+    if ends_the_connection(error) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether nothing more is read from a client after this: what is left of the request is not worth reading, cannot be told
+/// from the next one, or comes from somebody who tries doors.
+fn ends_the_connection(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::BadRequest(..)
+            | Error::BadPath(..)
+            | Error::MethodNotAllowed(_)
+            | Error::SlowHead
+            | Error::SlowBody
+            | Error::BodyTooLarge(..)
+            | Error::HeadersTooLarge(_)
+            | Error::Draining
+    )
 }
 
 /// The operator hears of what is theirs to mend; a caller's mistakes are the audit log's business.

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod audit;
+mod browsers;
 mod canary;
 mod counterparts;
 mod digest;
@@ -11,12 +12,16 @@ mod drain;
 mod edge;
 mod failures;
 mod forwarding;
+mod hostile;
 mod layers;
 mod newcomer;
+mod paths;
+mod readers;
 mod refusals;
 mod reload;
 mod schema;
 mod schemes;
+mod smuggling;
 mod streaming;
 mod support;
 mod wrong;

@@ -7,13 +7,17 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::X_REQUEST_ID;
-use super::fields::{is_never, nominated};
+use super::fields::{is_never, keep_trailers, nominated};
 use super::links::Links;
 use crate::body::Body;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// What an upstream may not say of an origin that is not its own.
 const NOT_THEIRS: [&str; 4] = ["service-worker-allowed", "clear-site-data", "strict-transport-security", "alt-svc"];
+
+/// What a server in front of the gateway would take as an order: to send one of its own files, or another address's
+/// answer.
+const ORDERS: [&str; 5] = ["x-accel-redirect", "x-sendfile", "x-lighttpd-send-file", "x-litespeed-location", "x-reproxy-url"];
 
 /// The way back, for one resource.
 #[derive(Clone, Debug)]
@@ -45,6 +49,7 @@ impl Back {
         for name in gone {
             headers.remove(name);
         }
+        keep_trailers(headers, |name| self.keeps(name, false) && !named.contains(name));
         if switched {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
@@ -75,7 +80,7 @@ impl Back {
             _ => {
                 let text = name.as_str();
                 let foreign = text.starts_with("access-control-") || NOT_THEIRS.contains(&text);
-                !is_never(text) && (self.browser || !foreign)
+                !is_never(text) && !ORDERS.contains(&text) && (self.browser || !foreign)
             }
         }
     }

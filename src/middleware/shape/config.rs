@@ -11,6 +11,7 @@ use super::links::Links;
 use super::{ClientIp, Gateway, Param, Set, Shape};
 use crate::auth::Owned;
 use crate::net::Origin;
+use crate::path::folded_param;
 use crate::tree::{Fields, Node, Place, Problems, Value};
 use crate::uri::encode_query;
 
@@ -162,7 +163,7 @@ impl Config {
             screen: filter.screen(),
             filter,
             set,
-            dropped_params,
+            dropped_params: dropped_params.iter().map(|name| folded_param(name)).collect(),
             params,
             cookies: self.cookies,
             dropped_cookies: owned.cookies,

@@ -1,17 +1,16 @@
 //! Which of a client's fields go on: hop-by-hop, identity and steering fields do not, nor what the resource or its
 //! scheme owns, in any spelling (product, section 4; rulings A15 to A17, D10).
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, EXPECT, TE, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, EXPECT, TE, TRAILER, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::trailers::Screen;
 
-/// What never goes on, whatever the resource says: framing, hop-by-hop fields (RFC 9110 section 7.6.1), and the
-/// gateway's own.
-const NEVER: [&str; 13] = [
+/// What never goes on, whatever the resource says: framing, hop-by-hop fields (RFC 9110 section 7.6.1), the gateway's
+/// own, and `Proxy`, which CGI makes a setting of the program behind it (httpoxy).
+const NEVER: [&str; 11] = [
     "connection",
     "keep-alive",
-    "proxy-connection",
     "transfer-encoding",
     "content-length",
     "te",
@@ -19,34 +18,86 @@ const NEVER: [&str; 13] = [
     "http2-settings",
     "host",
     "x-request-id",
-    "proxy-authorization",
-    "proxy-authenticate",
     "expect",
+    "proxy",
 ];
-/// Who the client is, and what steers an upstream: only where `forward.headers` names them (ruling A16).
-const UNLESS_NAMED: [&str; 19] = [
+const NEVER_PREFIXES: [&str; 2] = ["proxy-", "postern-"];
+
+/// Who the client is, and what steers an upstream: only where `forward.headers` names them (ruling A16). Those that
+/// begin with `x-`, without it.
+const X_UNLESS_NAMED: [&str; 28] = [
+    "anonymous-consumer",
+    "apigateway-api-userinfo",
+    "amz-security-token",
+    "authenticated-user",
+    "azure-clientip",
+    "azure-socketip",
+    "client-cert",
+    "client-dn",
+    "client-ip",
+    "clientip",
+    "cluster-client-ip",
+    "custom-ip-authorization",
     "forwarded",
-    "x-real-ip",
-    "x-client-ip",
-    "true-client-ip",
+    "forwarder-for",
+    "host",
+    "http-path-override",
+    "http-verb",
+    "matched-path",
+    "method-override",
+    "ms-client-principal",
+    "now-route-matches",
+    "originating-ip",
+    "path-info",
+    "proxyuser-ip",
+    "real-ip",
+    "script-name",
+    "url-scheme",
+    "userinfo",
+];
+const X_UNLESS_NAMED_PREFIXES: [&str; 24] = [
+    "amzn-mtls-",
+    "amzn-oidc-",
+    "appengine-",
+    "arr-",
+    "auth-request-",
+    "authentik-",
+    "client-cert-",
+    "consumer-",
+    "credential-",
+    "envoy-",
+    "forwarded-",
+    "goog-authenticated-",
+    "goog-iap-",
+    "http-method",
+    "invoke-",
+    "middleware-",
+    "ms-client-principal-",
+    "original-",
+    "pomerium-",
+    "real-ip-",
+    "remote-",
+    "rewrite-",
+    "ssl-",
+    "webauth-",
+];
+/// Those that begin otherwise.
+const UNLESS_NAMED: [&str; 13] = [
+    "base-url",
     "cf-connecting-ip",
     "cf-connecting-ipv6",
-    "x-cluster-client-ip",
+    "cf-pseudo-ipv4",
+    "client-cert",
+    "client-cert-chain",
+    "client-ip",
+    "destination",
     "fastly-client-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-host",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-amz-security-token",
-    "x-client-cert",
-    "x-ssl-cert",
-    "x-remote-user",
-    "x-original-method",
+    "forwarded",
+    "front-end-https",
+    "script-name",
+    "true-client-ip",
 ];
-const UNLESS_NAMED_PREFIXES: [&str; 5] = ["x-forwarded-", "x-envoy-", "x-ssl-", "ssl-client-", "x-client-cert-"];
-const NEVER_PREFIXES: [&str; 2] = ["proxy-", "postern-"];
+const UNLESS_NAMED_PREFIXES: [&str; 4] = ["cf-access-", "remote-", "ssl-client-", "wl-proxy-"];
 
 /// Whether a field frames a message, belongs to one hop, or is the gateway's own.
 pub fn is_never(name: &str) -> bool {
@@ -55,7 +106,10 @@ pub fn is_never(name: &str) -> bool {
 
 /// Whether a field goes on only where the resource names it.
 fn is_unless_named(name: &str) -> bool {
-    UNLESS_NAMED.contains(&name) || UNLESS_NAMED_PREFIXES.iter().any(|p| name.starts_with(p)) || name == "x-forwarded"
+    match name.strip_prefix("x-") {
+        Some(rest) => X_UNLESS_NAMED.contains(&rest) || X_UNLESS_NAMED_PREFIXES.iter().any(|p| rest.starts_with(p)),
+        None => UNLESS_NAMED.contains(&name) || UNLESS_NAMED_PREFIXES.iter().any(|p| name.starts_with(p)),
+    }
 }
 
 /// What of a client's fields goes on to one resource.
@@ -93,6 +147,7 @@ impl Filter {
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
+        keep_trailers(headers, |name| self.keeps(name, false) && !nominated.contains(name));
     }
 
     /// What of a client's trailers goes on: nothing that its head could not hold.
@@ -103,7 +158,7 @@ impl Filter {
 
     fn keeps(&self, name: &HeaderName, switches: bool) -> bool {
         let text = name.as_str();
-        if text.as_bytes().contains(&b'_') {
+        if text.bytes().any(|b| b != b'-' && !b.is_ascii_alphanumeric()) {
             return !self.imitates(text);
         }
         if self.owned.contains(name) {
@@ -113,16 +168,37 @@ impl Filter {
             AUTHORIZATION => self.authorization,
             COOKIE => self.cookies,
             UPGRADE => switches,
-            EXPECT | ACCEPT_ENCODING => true,
+            EXPECT => true,
             _ => !is_never(text) && (!is_unless_named(text) || self.named.contains(name)),
         }
     }
 
-    /// Whether `_` read as `-` makes it a field that does not go on (ruling A17).
+    /// Whether it becomes a field that does not go on once `_`, or whatever else is neither letter nor digit, is read as
+    /// `-` (ruling A17).
     fn imitates(&self, text: &str) -> bool {
-        let dashed = text.replace('_', "-");
-        let closed = matches!(dashed.as_str(), "authorization" | "cookie");
-        closed || is_never(&dashed) || is_unless_named(&dashed) || self.owned.iter().any(|o| o.as_str().replace('_', "-") == dashed)
+        let folded = folded(text);
+        let closed = matches!(folded.as_str(), "authorization" | "cookie");
+        closed || is_never(&folded) || is_unless_named(&folded) || self.owned.iter().any(|o| self::folded(o.as_str()) == folded)
+    }
+}
+
+fn folded(name: &str) -> String {
+    String::from_utf8(crate::http1::folded(name.as_bytes())).unwrap_or_default()
+}
+
+/// Announces only trailers that would pass as fields: what is not announced, hyper does not send on.
+pub fn keep_trailers(headers: &mut HeaderMap, keeps: impl Fn(&HeaderName) -> bool) {
+    if !headers.contains_key(TRAILER) {
+        return;
+    }
+    let announced = headers.get_all(TRAILER).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let kept: Vec<HeaderName> = announced.filter_map(|one| HeaderName::from_bytes(one.trim_ascii()).ok()).filter(keeps).collect();
+    headers.remove(TRAILER);
+    let kept = kept.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+    if let Ok(value) = HeaderValue::try_from(kept)
+        && !value.is_empty()
+    {
+        headers.insert(TRAILER, value);
     }
 }
 
@@ -142,4 +218,62 @@ pub fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 
 fn mentions(value: &HeaderValue, word: &str) -> bool {
     value.to_str().is_ok_and(|v| v.split(',').any(|one| one.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passes(name: &str) -> bool {
+        let filter = Filter { owned: vec![HeaderName::from_static("x-api-key")], ..Filter::default() };
+        let mut headers = HeaderMap::new();
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        headers.insert(&name, HeaderValue::from_static("1"));
+        filter.apply(&mut headers, false);
+        headers.contains_key(name)
+    }
+
+    #[test]
+    fn what_steers_or_identifies_is_dropped_in_every_spelling() {
+        let plain = NEVER.iter().chain(&UNLESS_NAMED).map(|n| (*n).to_owned());
+        let with_x = X_UNLESS_NAMED.iter().map(|n| format!("x-{n}"));
+        let prefixed = NEVER_PREFIXES.iter().chain(&UNLESS_NAMED_PREFIXES).map(|p| format!("{p}zz"));
+        let x_prefixed = X_UNLESS_NAMED_PREFIXES.iter().map(|p| format!("x-{p}zz"));
+        let own = ["authorization", "cookie", "x-api-key"].map(str::to_owned);
+        for name in plain.chain(with_x).chain(prefixed).chain(x_prefixed).chain(own) {
+            if name == "expect" {
+                continue;
+            }
+            for spelling in [name.clone(), name.replace('-', "_"), name.replace('-', "."), name.replacen('-', "!", 1)] {
+                assert!(!passes(&spelling), "{spelling}");
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_fields_pass() {
+        for name in [
+            "accept",
+            "accept-encoding",
+            "range",
+            "x-fine",
+            "x_fine",
+            "x.fine",
+            "x-forward",
+            "origin",
+            "xx-original-url",
+            "idempotency-key",
+        ] {
+            assert!(passes(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_trailers_that_would_pass_as_fields_are_announced() {
+        let mut headers = HeaderMap::new();
+        headers.append(TRAILER, HeaderValue::from_static("X-Sum, Authorization, x-api_key"));
+        headers.append(TRAILER, HeaderValue::from_static("X-Original-URL,,bad name,X-Two"));
+        Filter { owned: vec![HeaderName::from_static("x-api-key")], ..Filter::default() }.apply(&mut headers, false);
+        assert_eq!(headers.get_all(TRAILER).iter().collect::<Vec<_>>(), ["x-sum, x-two"]);
+    }
 }

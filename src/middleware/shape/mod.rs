@@ -9,8 +9,8 @@ mod links;
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, COOKIE, Entry, HOST, USER_AGENT, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, COOKIE, Entry, HOST, MAX_FORWARDS, USER_AGENT, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 pub use config::{Base, Build, Config};
 
@@ -21,7 +21,7 @@ use crate::body::Body;
 use crate::call::{Call, Caller, Parts};
 use crate::error::Error;
 use crate::net::Cidr;
-use crate::path::Target;
+use crate::path::{Target, folded_param};
 use crate::trailers::Screen;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -91,7 +91,7 @@ pub struct Shape {
     /// The same for what stands behind a body.
     screen: Screen,
     set: Vec<Set>,
-    /// Parameters of the client that go: locked, removed, or owned by the scheme.
+    /// Parameters of the client that go: locked, removed, or owned by the scheme; folded.
     dropped_params: Vec<String>,
     params: Vec<Param>,
     /// Configured cookies, `name=value` each.
@@ -105,7 +105,8 @@ pub struct Shape {
 impl Step for Shape {
     async fn handle(&self, mut call: Call, next: &impl Next) -> Answer {
         self.refuse_loop(&call.headers)?;
-        self.target(&mut call);
+        count_down(&mut call)?;
+        self.target(&mut call)?;
         self.fields(&mut call);
         let path = self.back.needs_path().then(|| call.target.path().to_owned());
         let record = call.record.clone();
@@ -125,10 +126,15 @@ impl Shape {
         if headers.get_all(VIA).iter().any(own) { Err(Error::Loop(self.gateway.name.clone())) } else { Ok(()) }
     }
 
-    fn target(&self, call: &mut Call) {
+    fn target(&self, call: &mut Call) -> Result<(), Error> {
         let mut target = Target::below(&self.base, call.target.path(), call.target.query());
         if !self.dropped_params.is_empty() {
-            target.remove_params(|name| self.dropped_params.iter().any(|p| p == name));
+            let ours = |name: &str| self.dropped_params.contains(&folded_param(name));
+            if target.hides_param(ours) {
+                let why = "The query holds a parameter of the gateway's own behind a `;`, which some servers read as `&`.";
+                return Err(Error::BadPath(why.into(), "Encode `;` as %3B.".into()));
+            }
+            target.remove_params(ours);
         }
         for param in &self.params {
             if param.locked || !target.has_param(&param.name) {
@@ -136,6 +142,7 @@ impl Shape {
             }
         }
         call.target = target;
+        Ok(())
     }
 
     fn fields(&self, call: &mut Call) {
@@ -217,6 +224,23 @@ impl Shape {
         let before: Vec<&str> = headers.get_all(&name).iter().filter(|_| trusted).filter_map(|v| v.to_str().ok()).collect();
         let all = before.into_iter().chain([own.as_str()]).collect::<Vec<_>>().join(", ");
         HeaderValue::try_from(all).ok().map(|value| (name, value))
+    }
+}
+
+/// Counts `Max-Forwards` down (RFC 9110 section 7.6.2). It means something with OPTIONS alone, as TRACE is not forwarded.
+fn count_down(call: &mut Call) -> Result<(), Error> {
+    if call.method != Method::OPTIONS {
+        return Ok(());
+    }
+    let Some(left) = call.headers.get(MAX_FORWARDS) else { return Ok(()) };
+    let left = left.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse::<u32>().ok());
+    match left {
+        Some(0) => Err(Error::BadRequest("`Max-Forwards` is 0: the request may go no further.".into(), "Raise it.".into())),
+        Some(left) if call.headers.get_all(MAX_FORWARDS).iter().count() == 1 => {
+            call.headers.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
+            Ok(())
+        }
+        _ => Err(Error::BadRequest("`Max-Forwards` is not one number.".into(), "Send one, or none.".into())),
     }
 }
 
