@@ -53,7 +53,7 @@ fn normal(path: &str) -> String {
 }
 
 /// Behind `/r/`.
-const TRICKS: [&str; 92] = [
+const TRICKS: [&str; 97] = [
     "up/../admin",
     "up/..",
     "up/.",
@@ -140,6 +140,7 @@ const TRICKS: [&str; 92] = [
     "up/x//private/../a",
     "up//evil.example/private/x",
     "up/open%2fx",
+    "up/a%2fb", "up/a;b=c/d", "up//a", "up/a%252eb/c..d", "up/.../a",
     "up/open/x%2fy",
     "up/open/x/..",
     "up/%6fpen/x",

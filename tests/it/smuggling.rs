@@ -354,7 +354,7 @@ const PIECES: [&str; 64] = [
     "/../",
     "GET http://localhost/r/up/e HTTP/1.1\r\n",
     "GET http://evil.example/ HTTP/1.1\r\n",
-    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "PRI * HTTP/2.0\r\n",
     "http/1.1\r\n",
 ];
 
