@@ -51,12 +51,40 @@ pub enum Value {
     Text(Box<str>),
     /// Text that a secret reference touched.
     Secret(Secret),
+    /// Text that holds expressions beside resolved references, or a resolved reference that merely looks like one.
+    Mixed(Box<[Piece]>),
     /// A reference that could not be resolved; whoever reads it reports it, or tolerates that it is unset.
     Unresolved(Box<Unresolved>),
     /// A list.
     List(Vec<Node>),
     /// A map, in the order as written.
     Map(Vec<Entry>),
+}
+
+/// A piece of a text: only what was written is ever read as an expression (ruling H14).
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// As written.
+    Written(Box<str>),
+    /// What a reference was resolved to.
+    Put(Box<str>),
+    /// What a secret reference was resolved to.
+    Secret(Secret),
+}
+
+impl Piece {
+    /// Its text, whatever it is.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Written(text) | Self::Put(text) => text,
+            Self::Secret(secret) => secret.expose(),
+        }
+    }
+}
+
+/// Whether text that was written has something of an expression in it.
+pub fn has_braces(written: &str) -> bool {
+    written.contains("{{") || written.contains("{%") || written.contains("{#")
 }
 
 /// A reference that names nothing.
@@ -193,7 +221,7 @@ impl Node {
             Value::Null => "nothing",
             Value::Bool(_) => "true or false",
             Value::Number(_) => "a number",
-            Value::Text(_) | Value::Secret(_) | Value::Unresolved(_) => "text",
+            Value::Text(_) | Value::Secret(_) | Value::Mixed(_) | Value::Unresolved(_) => "text",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
         }
@@ -224,19 +252,24 @@ impl Node {
         }
     }
 
-    /// The text of a scalar. Numbers and booleans are read as they were written. `{{ … }}` is refused: this build
-    /// has no expressions.
+    /// The text of a scalar. Numbers and booleans are read as they were written. `{{ … }}` is refused: where expressions
+    /// may stand, they are read by `expr` (ruling C8).
     pub fn text(&self, problems: &Problems) -> Option<String> {
-        let text = self.literal(problems)?;
-        if text.contains("{{") {
-            problems.error(
-                self.place,
-                "expressions (`{{ … }}`) are not built into this version",
-                "write the value itself, or `${var:NAME}` for a plain variable",
-            );
+        if self.is_template() {
+            let hint = "write the value itself, or `${var:NAME}`; where expressions stand: docs/expressions.md";
+            problems.error(self.place, "this expression (`{{ … }}`) cannot stand here", hint);
             return None;
         }
-        Some(text)
+        self.literal(problems)
+    }
+
+    /// Whether this is text with an expression in it. What a reference was resolved to does not count.
+    pub fn is_template(&self) -> bool {
+        match &self.value {
+            Value::Text(text) => has_braces(text),
+            Value::Mixed(pieces) => pieces.iter().any(|p| matches!(p, Piece::Written(text) if has_braces(text))),
+            _ => false,
+        }
     }
 
     /// Like [`Node::text`], but an unset reference is empty text rather than a problem.
@@ -255,6 +288,7 @@ impl Node {
             Value::Number(n) => Some(n.to_string()),
             Value::Bool(b) => Some(b.to_string()),
             Value::Secret(s) => Some(s.expose().to_owned()),
+            Value::Mixed(pieces) => Some(pieces.iter().map(Piece::text).collect()),
             Value::Unresolved(u) => {
                 problems.error(self.place, u.message.clone(), u.hint.clone());
                 None
@@ -403,6 +437,12 @@ impl Node {
                 digester.mark(5);
                 digester.bytes(s.expose().as_bytes());
             }
+            Value::Mixed(pieces) => {
+                for piece in pieces {
+                    digester.mark(if matches!(piece, Piece::Written(_)) { 11 } else { 12 });
+                    digester.bytes(piece.text().as_bytes());
+                }
+            }
             Value::Unresolved(u) => {
                 digester.mark(6);
                 digester.bytes(u.message.as_bytes());
@@ -427,6 +467,10 @@ impl Node {
     pub fn secrets(&self, into: &mut Vec<Secret>) {
         match &self.value {
             Value::Secret(s) => into.push(s.clone()),
+            Value::Mixed(pieces) => into.extend(pieces.iter().filter_map(|piece| match piece {
+                Piece::Secret(secret) => Some(secret.clone()),
+                _ => None,
+            })),
             Value::List(items) => items.iter().for_each(|n| n.secrets(into)),
             Value::Map(entries) => entries.iter().for_each(|e| e.node.secrets(into)),
             _ => {}

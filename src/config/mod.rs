@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod agreement;
+mod base;
 mod environment;
 mod layers;
 pub mod listen;

@@ -93,7 +93,8 @@ pub(super) fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &
     seen.extend(problems.take_seen());
     let seen = RefCell::new(seen);
     let saw = |more| seen.borrow_mut().extend(more);
-    let context = resource::Context { folders, gateway: Arc::new(gateway), digest: common(tree, &listening), saw: &saw };
+    let context =
+        resource::Context { folders, gateway: Arc::new(gateway), vars: tree.get("vars"), digest: common(tree, &listening), saw: &saw };
     let resources = match fields.node(RESOURCES) {
         Some(node) => resources(node, &context, problems),
         None => Vec::new(),

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use crate::expr::{self, Cut};
 use crate::secret::Secret;
 use crate::secrets::{Kept, kept};
-use crate::tree::{Entry, Folders, Node, Place, Problems, Unresolved, Value, closest};
+use crate::tree::{Entry, Folders, Node, Piece, Place, Problems, Unresolved, Value, closest, has_braces};
 
 /// Where values come from.
 pub trait Sources {
@@ -141,41 +142,46 @@ impl Resolver<'_> {
 
     /// Resolves all references of one text. A text that is exactly one `${var:}` keeps the variable's own type.
     fn text(&mut self, text: &str, place: Place) -> Value {
-        let mut out = Zeroizing::new(String::new());
-        let mut secret = false;
+        let mut out = Pieces::default();
         let mut rest = text;
         while let Some(at) = rest.find("${") {
+            // Inside an expression nothing is put in: the compiler says so, where expressions may stand at all.
+            if let Some(end) = inside_expression(text, text.len() - rest.len() + at) {
+                let length = end - (text.len() - rest.len());
+                out.written(&rest[..length]);
+                rest = &rest[length..];
+                continue;
+            }
             if rest[..at].ends_with('$') {
-                out.push_str(&rest[..at - 1]);
-                out.push_str("${");
+                out.written(&rest[..at - 1]);
+                out.written("${");
                 rest = &rest[at + 2..];
                 continue;
             }
-            out.push_str(&rest[..at]);
+            out.written(&rest[..at]);
             let Some(end) = rest[at..].find('}') else {
                 return unresolved("a reference lacks its closing brace", "${env:NAME}", false);
             };
             let reference = &rest[at + 2..at + end];
             rest = &rest[at + end + 1..];
             match self.reference(reference, place) {
-                Value::Secret(value) => {
-                    secret = true;
-                    out.push_str(value.expose());
-                }
+                Value::Secret(value) => out.0.push(Piece::Secret(value)),
+                value @ Value::Mixed(_) if out.is_empty() && rest.is_empty() => return value,
+                Value::Mixed(pieces) => out.put(&pieces.iter().map(Piece::text).collect::<String>()),
                 value @ (Value::Unresolved(_) | Value::List(_) | Value::Map(_)) if out.is_empty() && rest.is_empty() => return value,
                 value @ Value::Unresolved(_) => return value,
                 value @ (Value::Null | Value::Bool(_) | Value::Number(_)) if out.is_empty() && rest.is_empty() => return value,
                 Value::Null => {}
-                Value::Bool(b) => out.push_str(&b.to_string()),
-                Value::Number(n) => out.push_str(&n),
-                Value::Text(t) => out.push_str(&t),
+                Value::Bool(b) => out.put(&b.to_string()),
+                Value::Number(n) => out.put(&n),
+                Value::Text(t) => out.put(&t),
                 Value::List(_) | Value::Map(_) => {
                     return unresolved(&format!("`{reference}` is no text"), "only a whole value can be a list or a map", false);
                 }
             }
         }
-        out.push_str(rest);
-        if secret { Value::Secret(Secret::new(std::mem::take(&mut *out))) } else { Value::Text(out.as_str().into()) }
+        out.written(rest);
+        out.joined()
     }
 
     fn reference(&mut self, reference: &str, place: Place) -> Value {
@@ -245,6 +251,54 @@ impl Resolver<'_> {
     }
 }
 
+/// Where the expression ends that the byte at `at` stands in.
+fn inside_expression(text: &str, at: usize) -> Option<usize> {
+    if !has_braces(text) {
+        return None;
+    }
+    let cuts = expr::split(text).ok()?;
+    cuts.into_iter().find_map(|cut| match cut {
+        Cut::Expression(range) if range.contains(&at) => Some(range.end),
+        _ => None,
+    })
+}
+
+/// A text as it is put together: what was written apart from what was put in.
+#[derive(Default)]
+struct Pieces(Vec<Piece>);
+
+impl Pieces {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn written(&mut self, text: &str) {
+        match self.0.last_mut() {
+            Some(Piece::Written(before)) => *before = [before, text].concat().into(),
+            _ if text.is_empty() => {}
+            _ => self.0.push(Piece::Written(text.into())),
+        }
+    }
+
+    fn put(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.0.push(Piece::Put(text.into()));
+        }
+    }
+
+    /// One text where it makes no difference, else the pieces.
+    fn joined(self) -> Value {
+        let secret = self.0.iter().any(|piece| matches!(piece, Piece::Secret(_)));
+        let written = self.0.iter().any(|piece| matches!(piece, Piece::Written(text) if has_braces(text)));
+        let looks_so = !secret && self.0.iter().any(|piece| matches!(piece, Piece::Put(text) if has_braces(text)));
+        if written || looks_so {
+            return Value::Mixed(self.0.into());
+        }
+        let mut text = Zeroizing::new(self.0.iter().map(Piece::text).collect::<String>());
+        if secret { Value::Secret(Secret::new(std::mem::take(&mut *text))) } else { Value::Text(text.as_str().into()) }
+    }
+}
+
 fn unresolved(message: &str, hint: &str, unset: bool) -> Value {
     Value::Unresolved(Box::new(Unresolved { message: message.to_owned(), hint: hint.to_owned(), unset }))
 }
@@ -290,6 +344,7 @@ mod tests {
             Value::Secret(s) => format!("secret {}", s.expose()),
             Value::Unresolved(u) => format!("{}{} ({})", if u.unset { "unset: " } else { "" }, u.message, u.hint),
             Value::Null => "null".into(),
+            Value::Mixed(pieces) => format!("{pieces:?}"),
             _ => node.word().unwrap_or(node.kind()).to_owned(),
         }
     }
@@ -322,6 +377,19 @@ mod tests {
     #[test]
     fn a_value_is_never_resolved_again() {
         assert_eq!(one("${env:TRICKY}"), "secret ${env:T}{{ x }}");
+        assert_eq!(one("a${env:TRICKY}b"), "secret a${env:T}{{ x }}b");
+    }
+
+    #[test]
+    fn what_was_written_stays_apart_from_what_was_put_in_where_expressions_are_about() {
+        assert_eq!(one("{{ a }}-${var:region}"), r#"[Written("{{ a }}-"), Put("eu")]"#);
+        assert_eq!(one("{{ a }}${env:TRICKY}$${x}"), r#"[Written("{{ a }}"), Secret([redacted]), Written("${x}")]"#);
+        assert_eq!(one("{{ '${env:T}' }}${var:n}"), r#"[Written("{{ '${env:T}' }}"), Put("5")]"#);
+        assert_eq!(one("{{ a }}"), "{{ a }}");
+        let node = read("vars: { v: \"{{ x }}\" }\na: \"${var:v}\"\nb: \"x${var:v}\"\n");
+        assert_eq!(shown(node.get("b").unwrap()), r#"[Written("x"), Put("{{ x }}")]"#);
+        assert_eq!(node.get("b").unwrap().text(&Problems::default()).as_deref(), Some("x{{ x }}"));
+        assert!(!node.get("a").unwrap().is_template());
     }
 
     #[test]

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::base::BaseUrl;
 use crate::auth::{self, Auth};
 use crate::digest::{Digest, Digester};
+use crate::expr::{Names, Settings};
 use crate::file::Seen;
 use crate::middleware::shape::{self, Shape};
 use crate::net::{self, Upstream};
 use crate::path::Glob;
 use crate::secret::{Mask, Secret};
-use crate::tree::{Fields, Folders, Node, Place, Problems};
+use crate::tree::{Entry, Fields, Folders, Node, Place, Problems, Value};
 
 /// Keys of a resource that this build lacks.
-const UNBUILT: [&str; 17] = [
-    "hosts",
+const UNBUILT: [&str; 15] = [
     "allow",
-    "secrets",
     "proxy",
     "tunnel",
     "rate_limits",
@@ -144,6 +144,8 @@ pub struct Context<'c> {
     pub folders: &'c Folders,
     /// The gateway as upstreams see it.
     pub gateway: Arc<shape::Gateway>,
+    /// The top level's `vars`.
+    pub vars: Option<&'c Node>,
     /// All that resources are built from besides their own keys.
     pub digest: Digest,
     /// Takes in the files that were read for resources.
@@ -152,9 +154,18 @@ pub struct Context<'c> {
 
 /// Reads a resource. `None` after at least one error was reported.
 pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
+    let settings = Settings::new(context.vars, node.get("vars"), node.get("secrets"));
+    let base = node.get("base_url").and_then(|n| BaseUrl::read(n, node.get("hosts"), &settings, problems));
+    let settings = settings.with_base(base.as_ref().map_or("", |b| &b.text));
+    let settled = node.entries().iter().any(|e| TEMPLATES.contains(&&*e.key) && holds_template(&e.node));
+    let settled = settled.then(|| settle(node, &settings, problems));
+    let node = settled.as_ref().unwrap_or(node);
     let fields = Fields::of(node, "a resource: a map with `base_url`", problems)?;
     let description = fields.node("description").and_then(|n| n.literal(problems));
-    let base = fields.need("base_url").and_then(|n| base_url(n, problems));
+    // Read already, because expressions name it.
+    fields.need("base_url");
+    fields.raw("hosts");
+    secrets(&fields, problems);
     fields.unbuilt_all(&UNBUILT);
     fields.unbuilt("allow_private", |n| n.is_off());
     fields.unbuilt("reflection", |_| false);
@@ -176,7 +187,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let reader = Reader { name, context, limits, allow_http, problems };
     // What is wrong with the URL must not hide what is wrong with the rest.
     let unknown = base.is_none();
-    let base = base.or_else(|| nowhere(node.place))?;
+    let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
     let variant = reader.variant(&base, shape.clone(), auth, timeouts);
     let branches = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
     fields.finish();
@@ -206,6 +217,49 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         digest,
         pool,
     })
+}
+
+/// `secrets`: each is one, so a literal is judged like everywhere.
+fn secrets(fields: &Fields<'_>, problems: &Problems) {
+    let Some(node) = fields.node("secrets") else { return };
+    if Fields::of(node, "a map of secrets by name", problems).is_some() {
+        node.entries().iter().for_each(|e| drop(e.node.secret(problems)));
+    }
+}
+
+/// Keys whose texts may hold expressions (ruling C8), besides `base_url`; a route has some of them too.
+const TEMPLATES: [&str; 6] = ["headers", "params", "cookies", "body", "auth", "routes"];
+/// What headers, parameters, cookies and bodies may read.
+const SHAPING: Names = Names::FIXED.with(Names::CLIENT).with(Names::REQUEST).with(Names::ATTEMPT);
+
+fn holds_template(node: &Node) -> bool {
+    match &node.value {
+        Value::List(items) => items.iter().any(holds_template),
+        Value::Map(entries) => entries.iter().any(|e| holds_template(&e.node)),
+        _ => node.is_template(),
+    }
+}
+
+/// A resource or a route with everything evaluated that needs nothing but its settings.
+fn settle(node: &Node, settings: &Settings, problems: &Problems) -> Node {
+    let entry = |e: &Entry| {
+        let node = match &*e.key {
+            "headers" | "params" => settings.settle_defaults(&e.node, SHAPING, problems),
+            "cookies" | "body" => settings.settle(&e.node, SHAPING, problems),
+            // What a scheme offers, it knows itself.
+            "auth" => settings.settle(&e.node, Names::ALL, problems),
+            "routes" => {
+                let routes = e.node.items().iter().map(|route| settle(route, settings, problems)).collect();
+                Node { place: e.node.place, value: Value::List(routes) }
+            }
+            _ => e.node.clone(),
+        };
+        Entry { key: e.key.clone(), place: e.place, node }
+    };
+    match &node.value {
+        Value::Map(entries) => Node { place: node.place, value: Value::Map(entries.iter().map(entry).collect()) },
+        other => Node { place: node.place, value: other.clone() },
+    }
 }
 
 /// The names of the schemes that stand under `auth`, for people.
@@ -311,55 +365,6 @@ fn method(node: &Node, problems: &Problems) -> Option<Method> {
             None
         }
     }
-}
-
-/// A base URL, taken apart.
-#[derive(Clone, Debug)]
-struct BaseUrl {
-    origin: net::Origin,
-    /// The path as written, or empty.
-    path: String,
-    text: String,
-    place: Place,
-}
-
-/// Stands for a base URL that could not be read.
-fn nowhere(place: Place) -> Option<BaseUrl> {
-    let origin = net::Origin::parse("https", "nowhere.invalid").ok()?;
-    Some(BaseUrl { origin, path: String::new(), text: String::new(), place })
-}
-
-fn base_url(node: &Node, problems: &Problems) -> Option<BaseUrl> {
-    if matches!(node.value, crate::tree::Value::List(_)) {
-        problems.error(node.place, "a list of base URLs (failover) is not built into this version", "write one URL");
-        return None;
-    }
-    let text = node.text(problems)?;
-    let refuse = |why: String, hint: &str| {
-        problems.error(node.place, why, hint);
-        None
-    };
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return refuse("`base_url` needs a scheme and a host".into(), "https://api.example.com/v1");
-    };
-    if let Some(mark) = rest.find(['?', '#', '@', '\\', ' ']) {
-        let why = match rest.as_bytes()[mark] {
-            b'?' => "`base_url` holds a query; parameters go under `params`",
-            b'#' => "`base_url` holds a fragment",
-            b'@' => "`base_url` holds a user; credentials go under `auth`",
-            _ => "`base_url` holds a character that no URL may hold",
-        };
-        return refuse(why.into(), "https://api.example.com/v1");
-    }
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let origin = match net::Origin::parse(scheme, authority) {
-        Ok(origin) => origin,
-        Err(why) => return refuse(why.to_string(), "https://api.example.com/v1"),
-    };
-    if let Err(error) = crate::path::check(path) {
-        return refuse(format!("the path of `base_url` is refused: {}", error.detail()), &error.hint());
-    }
-    Some(BaseUrl { origin, path: path.to_owned(), text, place: node.place })
 }
 
 fn limits(fields: &Fields<'_>, problems: &Problems) -> Limits {

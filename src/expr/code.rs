@@ -518,7 +518,7 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, root: &str, span: Span) {
-        let everywhere = Names::of(&super::names::ALL);
+        let everywhere = Names::ALL;
         let roots = self.scope.names.roots();
         if everywhere.roots().contains(&root) {
             self.mistake(span, format!("`{root}` does not exist at this place"), format!("here there is {}", roots.join(", ")));

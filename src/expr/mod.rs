@@ -13,6 +13,7 @@ mod kind;
 mod moment;
 mod names;
 pub mod place;
+mod settle;
 mod split;
 mod template;
 mod value;
@@ -22,6 +23,7 @@ use std::fmt;
 
 pub use moment::Moment;
 pub use names::{Name, Names};
+pub use settle::{Settings, read};
 pub use split::{Cut, split};
 pub use template::{Condition, Part, Rendered, Template, Unset};
 pub use value::{DEPTH_MAX, Map, Moments, Unprintable, Value, number};

@@ -145,6 +145,8 @@ pub struct Names(u64);
 impl Names {
     /// None.
     pub const NONE: Self = Self(0);
+    /// All there are.
+    pub const ALL: Self = Self::of(&ALL);
     /// Every part of `request`.
     pub const REQUEST: Self = Self::of(&[
         Name::RequestMethod,

@@ -218,6 +218,24 @@ impl Template {
         Ok(Some(Rendered { value, secret }))
     }
 
+    /// The value of each piece, and whether an expression made it; for places that judge what was computed apart from
+    /// what was written.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn pieces(&self, inputs: &dyn Inputs) -> Result<Vec<(Value, bool)>, Failure> {
+        let inputs = self.prepare(inputs)?;
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => Ok((Value::text(&**text), false)),
+            Piece::Secret(secret) => Ok((Value::Secret(secret.clone()), false)),
+            Piece::Code(code) => {
+                let value = evaluate(code, &inputs, Unset::Kept)?;
+                value.map(|(value, _)| (value, true)).ok_or_else(nothing)
+            }
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
     fn prepare(&self, inputs: &dyn Inputs) -> Result<Prepared, Failure> {
         engine::prepare(self.names, inputs).map_err(|why| {
             let code = self.pieces.iter().find_map(|piece| match piece {

@@ -111,6 +111,11 @@ impl Value {
             tree::Value::Number(n) => number(n).map_or_else(|| Self::text(&**n), Self::Number),
             tree::Value::Text(t) => Self::text(&**t),
             tree::Value::Secret(s) => Self::Secret(s.clone()),
+            tree::Value::Mixed(pieces) => {
+                let text: String = pieces.iter().map(tree::Piece::text).collect();
+                let secret = pieces.iter().any(|piece| matches!(piece, tree::Piece::Secret(_)));
+                if secret { Self::Secret(Secret::new(text)) } else { Self::text(text) }
+            }
             tree::Value::Unresolved(_) => return None,
             tree::Value::List(items) => Self::List(items.iter().filter_map(Self::of_node).collect()),
             tree::Value::Map(entries) => {

@@ -10,6 +10,7 @@ mod counterparts;
 mod digest;
 mod drain;
 mod edge;
+mod expressions;
 mod failures;
 mod forwarding;
 mod hostile;
