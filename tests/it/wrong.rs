@@ -115,7 +115,6 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, tls: { ca: nope.pem } } }", "cannot be read", "PEM"),
     ("resources: { a: { base_url: http://localhost, tls: { pin_sha256: [abc] } } }", "32 bytes", "openssl"),
     ("resources: { a: { base_url: http://localhost, tls: { min_version: 1.1 } } }", "one of: 1.2, 1.3", ""),
-    ("resources: { a: { base_url: http://localhost, http: { versions: [2] } } }", "HTTP/2", "1.1"),
     ("resources: { a: { base_url: http://localhost, routes: [ { path: x } ] } }", "does not begin with `/`", ""),
     ("resources: { a: { base_url: http://localhost, routes: [ { path: /x, methods: [get] } ] } }", "not a method", "capitals"),
     ("server: { listen: \"0.0.0.0:8080\" }", "anyone who reaches", "allow_anonymous: true"),
