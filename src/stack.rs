@@ -79,6 +79,8 @@ pub struct Peer {
     pub tls: bool,
     /// Whether the listener is bound to a loopback address.
     pub loopback: bool,
+    /// The certificate that it has shown, which is good where it is there.
+    pub certificate: Option<Arc<crate::net::Shown>>,
 }
 
 /// Where the live snapshot is swapped.

@@ -14,7 +14,10 @@ struct Anything;
 
 impl Sources for Anything {
     fn env(&self, name: &str) -> Option<String> {
-        (!name.starts_with("POSTERN_")).then(|| "0123456789abcdef".into())
+        match name {
+            "TLS_KEY" => Some(include_str!("../../tests/fixtures/listener.key").into()),
+            _ => (!name.starts_with("POSTERN_")).then(|| "0123456789abcdef".into()),
+        }
     }
 
     fn variables(&self, _: &str) -> BTreeMap<String, String> {

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::file::Seen;
-use crate::net::Cidr;
+use crate::net::{Cidr, Identity};
 use crate::secret::Secret;
 use crate::tree::{Fields, Folders, Node, Problems, Value};
 
@@ -63,7 +62,7 @@ pub struct Listener {
     /// Its address.
     pub address: Address,
     /// TLS, where it speaks it.
-    pub tls: Option<Tls>,
+    pub tls: Option<Identity>,
 }
 
 /// Where a listener listens.
@@ -80,15 +79,6 @@ pub enum Address {
         /// Its group.
         group: Option<u32>,
     },
-}
-
-/// A listener's certificate.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// The chain, a PEM file.
-    pub cert: PathBuf,
-    /// The key, as PEM.
-    pub key: Secret,
 }
 
 /// How connections reach the cores.
@@ -256,7 +246,7 @@ fn listener(node: &Node, anonymous: bool, folders: &Folders, problems: &Problems
     let fields = Fields::of(node, "an address, or a map with `address`", problems)?;
     let rights = Rights { mode: fields.node("mode"), group: fields.node("group") };
     let address = fields.need("address").and_then(|n| address(n, anonymous, Some(&rights), folders, problems));
-    let tls = fields.node("tls").map(|n| tls(n, folders, problems));
+    let tls = fields.node("tls").map(|n| Identity::read(n, folders, problems));
     fields.finish();
     let address = address?;
     if tls.is_some() && matches!(address, Address::Unix { .. }) {
@@ -338,17 +328,6 @@ fn group(node: &Node, problems: &Problems) -> Option<u32> {
             None
         }
     }
-}
-
-fn tls(node: &Node, folders: &Folders, problems: &Problems) -> Option<Tls> {
-    let fields = Fields::of(node, "a map with `cert` and `key`", problems)?;
-    let cert = fields.need("cert").and_then(|n| Some(folders.join(n.place, n.text(problems)?)));
-    cert.iter().for_each(|path| problems.saw(Seen::look(path)));
-    let key = fields.need("key").and_then(|n| n.secret(problems));
-    fields.unbuilt("client_ca", |_| false);
-    fields.unbuilt("client_auth", Node::is_off);
-    fields.finish();
-    Some(Tls { cert: cert?, key: key? })
 }
 
 /// The name of a gateway that was given none. It is one for the life of the process, or a reload would hide a loop.

@@ -4,6 +4,7 @@
 use super::listen::{self, Server};
 use super::plan::Plan;
 use crate::audit;
+use crate::net::Identity;
 use crate::tree::{Node, Place, Problems};
 
 /// What holds from start to end.
@@ -17,6 +18,13 @@ impl Fixed {
     /// What this plan fixes.
     pub fn of(plan: &Plan) -> Self {
         Self { listening: plan.listening.clone(), audit: plan.audit.clone() }
+    }
+
+    /// Hands what `plan` has read of certificates and keys to the listeners, for the handshakes to come. Returns how many of
+    /// them have something new. The plan must have passed [`Fixed::judge`].
+    pub fn renew(&self, plan: &Plan) -> usize {
+        let pairs = self.listening.server.listen.iter().zip(&plan.listening.server.listen);
+        pairs.filter(|(old, new)| old.tls.as_ref().zip(new.tls.as_ref()).is_some_and(|(old, new)| old.renew(new))).count()
     }
 
     /// Reports everything that `plan` would change and cannot. `tree` is what it was built from.
@@ -40,9 +48,9 @@ impl Fixed {
 }
 
 fn server(old: &Server, new: &Server) -> Vec<&'static str> {
-    // The key of a listener is a secret and may move; everything else about it is fixed.
+    // Certificates and keys move, see `renew`; everything else about a listener is fixed.
     let listeners = |server: &Server| -> Vec<_> {
-        server.listen.iter().map(|l| (l.address.clone(), l.tls.as_ref().map(|tls| tls.cert.clone()))).collect()
+        server.listen.iter().map(|l| (l.address.clone(), l.tls.as_ref().map(Identity::client_auth))).collect()
     };
     // These belong to each request and follow the configuration.
     let limits =

@@ -136,7 +136,10 @@ impl Inner {
         }
         let endless = is_endless(response.headers());
         response.extensions_mut().clear();
-        let kind = Kind { head, endless, strict_end: response.version() == Version::HTTP_2 };
+        let http2 = response.version() == Version::HTTP_2;
+        // What follows these in spite of RFC 9110 section 6.4.1 is not read; over HTTP/1.1 the filter has seen to it.
+        let bodiless = http2 && matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let kind = Kind { head, endless, bodiless, strict_end: http2 };
         Ok(response.map(|incoming| self.stream(incoming, lease, kind, *deadline)))
     }
 
@@ -200,11 +203,11 @@ impl Inner {
     }
 
     fn stream(&self, incoming: Incoming, lease: Lease<Body>, kind: Kind, deadline: Option<Instant>) -> Body {
-        if incoming.is_end_stream() {
+        if incoming.is_end_stream() || kind.bodiless {
             lease.done();
             return Body::Empty;
         }
-        let Kind { head, endless, strict_end } = kind;
+        let Kind { head, endless, strict_end, .. } = kind;
         let idle = (!endless || self.timeouts.idle_written).then_some(self.timeouts.idle);
         let deadline = deadline.filter(|_| !endless);
         let limit = self.response_body.filter(|_| !head).unwrap_or(u64::MAX);
@@ -229,6 +232,8 @@ struct Kind {
     head: bool,
     /// An event stream or gRPC.
     endless: bool,
+    /// Of a status that has no body.
+    bodiless: bool,
     /// Over HTTP/2.
     strict_end: bool,
 }

@@ -65,7 +65,8 @@ pub fn ordinary(versions: Versions) -> Result<Arc<ClientConfig>, rustls::Error> 
     ORDINARY.get_or_init(|| Ok(client(&BOTH, platform()?))).as_ref().map(|clients| clients.speaking(versions)).map_err(Clone::clone)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// The one provider of cryptography.
+pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())).clone()
 }

@@ -248,6 +248,7 @@ impl Reload {
     }
 
     fn apply(&mut self, plan: Plan, outcome: Outcome, cause: Cause, began: Instant) -> Answer {
+        let certificates = self.source.fixed.renew(&plan);
         let before = self.live.load_full();
         let (next, difference) = before.next(plan, stack::resource);
         let next = Arc::new(next);
@@ -264,6 +265,7 @@ impl Reload {
             added = difference.added,
             changed = difference.changed,
             removed = difference.removed,
+            certificates,
             warnings = outcome.problems.len(),
             took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "reloaded ({}): {} resources",

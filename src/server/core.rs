@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_local;
+use tokio_rustls::TlsAcceptor;
 
 use super::connected::Connected;
 use super::connection::{self, Serving};
@@ -17,7 +18,7 @@ use super::listen;
 use crate::audit::CoreAudit;
 use crate::clock::Clock;
 use crate::middleware::audit::Book;
-use crate::net;
+use crate::net::{self, Identity, Shown};
 use crate::stack::{Gateway, Peer, Shared};
 
 /// Pause after the system has refused to accept (no descriptors left, for one).
@@ -30,7 +31,7 @@ const HANDSHAKES_MAX: usize = 256;
 #[derive(Clone)]
 pub struct Door {
     /// TLS, where this listener speaks it.
-    pub tls: Option<tokio_rustls::TlsAcceptor>,
+    pub tls: Option<Identity>,
     /// Whether it is bound to a loopback address.
     pub loopback: bool,
 }
@@ -190,7 +191,7 @@ impl Core {
                 }
                 Dealt::Unix(stream, permit) => {
                     if let Ok(stream) = UnixStream::from_std(stream) {
-                        let peer = Peer { ip: None, tls: false, loopback: false };
+                        let peer = Peer { ip: None, tls: false, loopback: false, certificate: None };
                         let this = self.clone();
                         self.clone().track(permit, async move { connection::serve(stream, this.serving(peer)).await });
                     }
@@ -201,7 +202,7 @@ impl Core {
 
     fn open_tcp(self: Rc<Self>, stream: TcpStream, ip: std::net::IpAddr, door: usize, permit: OwnedSemaphorePermit) {
         let Some(Door { tls, loopback }) = self.doors.get(door).cloned() else { return };
-        let peer = Peer { ip: Some(ip.to_canonical()), tls: tls.is_some(), loopback };
+        let peer = Peer { ip: Some(ip.to_canonical()), tls: tls.is_some(), loopback, certificate: None };
         let this = self.clone();
         let Some(tls) = tls else {
             return self.track(permit, async move { connection::serve(stream, this.serving(peer)).await });
@@ -210,13 +211,18 @@ impl Core {
         self.track(permit, async move {
             let handshake = async {
                 let _turn = this.handshakes.acquire().await;
-                tls.accept(stream).await
+                TlsAcceptor::from(tls.server()).accept(stream).await
             };
             match tokio::time::timeout(this.limits.header, handshake).await {
-                Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    Box::pin(http2::serve(stream, Vec::new(), this.serving(peer))).await
+                Ok(Ok(stream)) => {
+                    let session = stream.get_ref().1;
+                    let certificate = Shown::read(session.peer_certificates()).map(Arc::new);
+                    let serving = this.serving(Peer { certificate, ..peer });
+                    match session.alpn_protocol() {
+                        Some(b"h2") => Box::pin(http2::serve(stream, Vec::new(), serving)).await,
+                        _ => Box::pin(connection::serve(stream, serving)).await,
+                    }
                 }
-                Ok(Ok(stream)) => Box::pin(connection::serve(stream, this.serving(peer))).await,
                 Ok(Err(error)) => tracing::debug!("a client's TLS handshake failed: {error}"),
                 Err(_) => tracing::debug!("a client's TLS handshake took too long"),
             }

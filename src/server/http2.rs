@@ -1,5 +1,5 @@
 //! One HTTP/2 connection of a client: the filter, hyper, and the gateway behind it. What hyper's library bounds by itself
-//! is set here; what it does not bound is bounded by the filter (`frames.rs`), by [`Watched`] and by the clocks below.
+//! is set here; what it does not bound is bounded by the filter (`frames.rs`), by [`watched`] and by the clocks below.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -247,40 +247,27 @@ struct Streams {
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let (sent, stall) = (self.next.take().unwrap_or_default(), self.stall);
-        tokio::task::spawn_local(Watched { stream: Box::pin(stream), sent, stall, piece: 0, since: None, alarm: Alarm::default() });
+        tokio::task::spawn_local(watched(stream, self.next.take().unwrap_or_default(), self.stall));
     }
 }
 
-/// A stream's task, given up once its client does not take the answer: a window that stays shut would hold it for ever.
-struct Watched<F> {
-    stream: Pin<Box<F>>,
-    sent: Rc<Sent>,
-    stall: Duration,
-    piece: u64,
-    since: Option<Instant>,
-    alarm: Alarm,
-}
-
-impl<F: Future<Output = ()>> Future for Watched<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        if this.stream.as_mut().poll(cx).is_ready() {
+/// Runs a stream, and gives it up once its client does not take the answer: a window that stays shut would hold it for
+/// ever. Dropped, it is reset.
+async fn watched(stream: impl Future<Output = ()>, sent: Rc<Sent>, stall: Duration) {
+    let mut stream = pin!(stream);
+    let mut alarm = Alarm::default();
+    let (mut piece, mut since) = (0, None);
+    poll_fn(|cx| {
+        if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        let Some(held) = this.sent.held.get() else {
-            this.since = None;
-            return Poll::Pending;
-        };
-        if this.piece != this.sent.pieces.get() {
-            this.piece = this.sent.pieces.get();
-            this.since = None;
+        let Some(held) = sent.held.get() else { return Poll::Pending };
+        if piece != sent.pieces.get() {
+            (piece, since) = (sent.pieces.get(), None);
         }
-        let since = *this.since.get_or_insert_with(Instant::now);
+        let since: Instant = *since.get_or_insert_with(Instant::now);
         let slow = Duration::from_millis((held as u64).saturating_mul(1000) / LEAST_RATE);
-        // Dropped, its stream is reset.
-        this.alarm.poll(since + this.stall + slow, cx)
-    }
+        alarm.poll(since + stall + slow, cx)
+    })
+    .await;
 }

@@ -13,7 +13,6 @@ mod leave;
 mod listen;
 mod memory;
 mod request;
-mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -204,8 +203,7 @@ fn bind(server: &Server, workers: usize) -> Result<Bound, StartError> {
         match &listener.address {
             Address::Tcp(address) => {
                 let door = bound.doors.len();
-                let tls = listener.tls.as_ref().map(tls::acceptor).transpose().map_err(failed(address.to_string()))?;
-                bound.doors.push(Door { tls, loopback: address.ip().is_loopback() });
+                bound.doors.push(Door { tls: listener.tls.clone(), loopback: address.ip().is_loopback() });
                 bind_tcp(&mut bound, *address, door, server.accept).map_err(failed(address.to_string()))?;
             }
             Address::Unix { path, mode, group } => {

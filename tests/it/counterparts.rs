@@ -102,12 +102,12 @@ fn resource(url: &str, more: &str, variables: &[(&str, &str)]) -> Gateway {
     Gateway::start_with(&format!("resources:\n  up:\n    base_url: \"{url}\"\n{more}"), variables)
 }
 
-fn curl(arguments: &[&str]) -> Option<Output> {
+pub fn curl(arguments: &[&str]) -> Option<Output> {
     let output = Command::new(program("curl")?).args(["-sS", "--max-time", "20", "--path-as-is"]).args(arguments).output().unwrap();
     Some(output)
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

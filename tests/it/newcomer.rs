@@ -149,6 +149,7 @@ fn every_example_is_accepted() {
             .args(["check", "--config"])
             .arg(&path)
             .envs(names.map(|name| (name, "a-value-for-the-example")))
+            .env("TLS_KEY", include_str!("../fixtures/listener.key"))
             .current_dir(root())
             .output()
             .unwrap();

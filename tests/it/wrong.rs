@@ -115,6 +115,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, tls: { ca: nope.pem } } }", "cannot be read", "PEM"),
     ("resources: { a: { base_url: http://localhost, tls: { pin_sha256: [abc] } } }", "32 bytes", "openssl"),
     ("resources: { a: { base_url: http://localhost, tls: { min_version: 1.1 } } }", "one of: 1.2, 1.3", ""),
+    ("resources: { a: { base_url: http://localhost, http: { versions: [3] } } }", "`versions` is a list", "1.1"),
     ("resources: { a: { base_url: http://localhost, routes: [ { path: x } ] } }", "does not begin with `/`", ""),
     ("resources: { a: { base_url: http://localhost, routes: [ { path: /x, methods: [get] } ] } }", "not a method", "capitals"),
     ("server: { listen: \"0.0.0.0:8080\" }", "anyone who reaches", "allow_anonymous: true"),
@@ -217,9 +218,15 @@ fn every_file_under_config_passes() {
     );
     assert!(files.len() > 5);
     for file in files {
-        let variables =
-            ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD", "ADMIN_TOKEN", "TLS_KEY"].map(|name| (name, "0123456789abcdef"));
-        let output = postern().arg("check").arg("--config").arg(&file).envs(variables).output().unwrap();
+        let variables = ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD", "ADMIN_TOKEN"].map(|name| (name, "0123456789abcdef"));
+        let output = postern()
+            .arg("check")
+            .arg("--config")
+            .arg(&file)
+            .envs(variables)
+            .env("TLS_KEY", include_str!("../fixtures/listener.key"))
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(0), "{}\n{}", file.display(), stderr(&output));
     }
 }

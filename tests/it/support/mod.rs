@@ -1,6 +1,8 @@
 //! What the tests stand on: the built gateway as a process, an upstream that shows every byte it received, and a client
 //! that sends bytes as they are.
 
+pub mod frames;
+pub mod http2;
 pub mod relay;
 pub mod tls;
 
@@ -318,20 +320,37 @@ impl Seen {
             stream.read_exact(&mut seen.raw_body).ok()?;
             seen.body = seen.raw_body.clone();
         } else if seen.field("transfer-encoding").is_some() {
-            while !seen.raw_body.ends_with(b"0\r\n\r\n") && !ends_with_trailers(&seen.raw_body) {
-                if stream.read(&mut byte).ok()? == 0 {
-                    return None;
-                }
-                seen.raw_body.push(byte[0]);
-            }
+            seen.raw_body = read_chunks(stream)?;
             seen.body = dechunk(&seen.raw_body);
         }
         Some(seen)
     }
 }
 
-fn ends_with_trailers(body: &[u8]) -> bool {
-    body.ends_with(b"\r\n\r\n") && find(body, b"\r\n0\r\n").is_some()
+/// Reads chunks and trailers as they are, to the end of the message; `None` if they break off.
+fn read_chunks(stream: &mut impl Read) -> Option<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let line = read_line(stream, &mut all)?;
+        let size = usize::from_str_radix(line.split(';').next()?.trim(), 16).ok()?;
+        if size == 0 {
+            while !read_line(stream, &mut all)?.is_empty() {}
+            return Some(all);
+        }
+        let mut data = vec![0; size + 2];
+        stream.read_exact(&mut data).ok()?;
+        all.extend_from_slice(&data);
+    }
+}
+
+fn read_line(stream: &mut impl Read, all: &mut Vec<u8>) -> Option<String> {
+    let from = all.len();
+    let mut byte = [0];
+    while !all[from..].ends_with(b"\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        all.push(byte[0]);
+    }
+    Some(String::from_utf8_lossy(&all[from..all.len() - 2]).into_owned())
 }
 
 type Answering = dyn Fn(&Seen, &mut TcpStream) -> bool + Send + Sync;

@@ -58,6 +58,13 @@ impl Identity {
         base64::engine::general_purpose::STANDARD.encode(digest)
     }
 
+    /// What a server needs to show it and to offer these protocols.
+    pub fn server(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+        let mut config = Arc::unwrap_or_clone(self.config(&[&rustls::version::TLS13, &rustls::version::TLS12]));
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        Arc::new(config)
+    }
+
     fn config(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
