@@ -11,6 +11,7 @@ use crate::digest::{Digest, Digester};
 use crate::file::Seen;
 use crate::middleware::shape;
 use crate::secret::Mask;
+use crate::secrets::settings;
 use crate::tree::{Entry, Fields, Folders, Node, Problem, Problems, closest};
 
 /// Longest name of a resource.
@@ -77,10 +78,9 @@ pub(super) fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &
     let literal = fields.flag("allow_literal_secrets", false);
     problems.allow_literal_secrets(literal);
     fields.unbuilt_all(&UNBUILT);
-    fields.unbuilt("allow_exec", Node::is_off);
     fields.unbuilt("store", |n| n.word() == Some("memory"));
     // Layers and references have been laid and resolved already; nothing else reads these.
-    for key in ["vars", "environment", "environments", "defaults"] {
+    for key in ["vars", "environment", "environments", "defaults"].into_iter().chain(settings::KEYS) {
         fields.raw(key);
     }
     if let Some(node) = fields.node("environments") {

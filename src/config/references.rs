@@ -1,14 +1,14 @@
 //! Resolves `${…}` on the tree: secrets from the environment and from files, plain variables from `vars`. What a secret
 //! has touched becomes one. Resolution happens once; what a value holds is never resolved again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::expr::{self, Cut};
 use crate::secret::Secret;
-use crate::secrets::{Kept, kept};
+use crate::secrets::{Anew, Answers, Ask, Kept, Kind, Remote, Settings, Trouble, kept, settings};
 use crate::tree::{Entry, Folders, Node, Piece, Place, Problems, Unresolved, Value, closest, has_braces};
 
 /// Where values come from.
@@ -24,6 +24,11 @@ pub trait Sources {
     /// # Errors
     /// Why it cannot be read, without its content.
     fn file(&self, path: &Path) -> Result<String, String>;
+
+    /// What references to sources that are not at hand come to. Blocks until it is known, within bounds.
+    fn fetch(&self, asked: BTreeSet<Ask>, settings: Settings) -> Answers {
+        Remote::default().answers(asked, settings, Anew::Due)
+    }
 }
 
 /// The process's environment and the file system.
@@ -60,11 +65,50 @@ impl Sources for Kept {
     fn file(&self, path: &Path) -> Result<String, String> {
         Self::file(self, path)
     }
+
+    fn fetch(&self, asked: BTreeSet<Ask>, settings: Settings) -> Answers {
+        self.answers(asked, settings)
+    }
 }
 
 /// Resolves everything in the tree. `folders` says where relative paths begin.
 pub fn resolve(root: &mut Node, folders: &Folders, sources: &dyn Sources, problems: &Problems) {
-    Resolver { folders, sources, problems, vars: HashMap::new() }.root(root);
+    let settings = settings(root, folders, sources, problems);
+    let mut asked = BTreeSet::new();
+    root.entries().iter().filter(|e| !e.key.starts_with("x-")).for_each(|e| ask(&e.node, &mut asked));
+    let answers = if asked.is_empty() { Answers::new() } else { sources.fetch(asked, settings) };
+    Resolver { folders, sources, problems, vars: HashMap::new(), answers: Some(answers) }.root(root);
+}
+
+/// Reads how the sources that are not at hand are reached. The blocks themselves may name variables and files alone.
+fn settings(root: &mut Node, folders: &Folders, sources: &dyn Sources, problems: &Problems) -> Settings {
+    problems.allow_literal_secrets(root.get("allow_literal_secrets").is_some_and(|n| n.word() == Some("true")));
+    let mut resolver = Resolver { folders, sources, problems, vars: HashMap::new(), answers: None };
+    if let Value::Map(entries) = &mut root.value {
+        entries.iter_mut().filter(|e| settings::KEYS.contains(&&*e.key)).for_each(|e| resolver.node(&mut e.node));
+    }
+    let env = |name: &str| sources.env(name);
+    let file = |path: &str| {
+        let text = sources.file(Path::new(path)).map(Zeroizing::new).ok()?;
+        Some(Secret::new(text.trim_end().to_owned())).filter(|s| !s.is_empty())
+    };
+    settings::Reader { folders, env: &env, file: &file, problems }.read(root)
+}
+
+/// Every reference of this subtree to a source that is not at hand. What is wrong with one is found when it is resolved.
+fn ask(node: &Node, into: &mut BTreeSet<Ask>) {
+    match &node.value {
+        Value::List(items) => items.iter().for_each(|n| ask(n, into)),
+        Value::Map(entries) => entries.iter().for_each(|e| ask(&e.node, into)),
+        Value::Text(text) => {
+            for (at, _) in text.match_indices("${").filter(|(at, _)| !text[..*at].ends_with('$')) {
+                let reference = text[at + 2..].split('}').next().unwrap_or_default();
+                let asked = reference.split_once(':').and_then(|(kind, rest)| Ask::parse(Kind::of(kind)?, rest).ok());
+                into.extend(asked);
+            }
+        }
+        _ => {}
+    }
 }
 
 struct Resolver<'r> {
@@ -72,6 +116,8 @@ struct Resolver<'r> {
     sources: &'r dyn Sources,
     problems: &'r Problems,
     vars: HashMap<Box<str>, Value>,
+    /// What was fetched; none where only variables and files may be named.
+    answers: Option<Answers>,
 }
 
 impl Resolver<'_> {
@@ -192,10 +238,26 @@ impl Resolver<'_> {
             "env" => self.env(name),
             "file" => self.file(name, place),
             "var" => self.var(name),
-            "exec" | "vault" | "aws-sm" => {
-                unresolved(&format!("`${{{kind}:…}}` is not built into this version"), "use ${env:NAME} or ${file:PATH}", false)
-            }
-            _ => unresolved(&format!("there is no `${{{kind}:…}}`"), &closest(kind, &["env", "file", "var"]), false),
+            _ => match Kind::of(kind) {
+                Some(kind) => self.fetched(kind, name),
+                None => {
+                    let known = ["env", "file", "var", "exec", "vault", "aws-sm"];
+                    unresolved(&format!("there is no `${{{kind}:…}}`"), &closest(kind, &known), false)
+                }
+            },
+        }
+    }
+
+    fn fetched(&self, kind: Kind, name: &str) -> Value {
+        let Some(answers) = &self.answers else {
+            let message = format!("`${{{}:…}}` cannot stand here", kind.word());
+            return unresolved(&message, "what reaches a source of secrets is itself read from ${env:…} or ${file:…}", false);
+        };
+        let value = Ask::parse(kind, name)
+            .and_then(|ask| answers.get(&ask).cloned().unwrap_or_else(|| Err(Trouble::new("it was not fetched", ""))));
+        match value {
+            Ok(secret) => Value::Secret(secret),
+            Err(Trouble { why, hint }) => unresolved(&format!("${{{}:{name}}} has no value: {why}", kind.word()), &hint, false),
         }
     }
 
@@ -401,8 +463,10 @@ mod tests {
             ("${file:nope}", "no such file"),
             ("${var:regoin}", "did you mean `region`?"),
             ("${var:none}", "unset: "),
-            ("${exec:ls}", "not built"),
-            ("${vault:a#b}", "not built"),
+            ("${exec:ls}", "allow_exec: true"),
+            ("${vault:a#b}", "by its mount"),
+            ("${vault:a/b#c}", "VAULT_ADDR"),
+            ("${aws-sm:a}", "AWS_REGION"),
             ("${enf:T}", "did you mean `env`?"),
             ("${env:T", "closing brace"),
             ("${env:}", "no name"),

@@ -16,7 +16,7 @@ use crate::audit::Audit;
 use crate::config::{self, Fixed, Loaded, NotFound, Outcome, Plan, problem};
 use crate::error::Error;
 use crate::file::Seen;
-use crate::secrets::{Kept, Watch};
+use crate::secrets::{Anew, Kept, Watch};
 use crate::snapshot::{Difference, Snapshot};
 use crate::stack::{self, Live};
 use crate::telemetry::Metrics;
@@ -57,6 +57,7 @@ impl std::fmt::Debug for Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     File,
+    Secret,
     Signal,
     Api,
 }
@@ -65,6 +66,7 @@ impl Cause {
     fn word(self) -> &'static str {
         match self {
             Self::File => "a file has changed",
+            Self::Secret => "a secret has changed",
             Self::Signal => "HUP",
             Self::Api => "asked by the API",
         }
@@ -82,6 +84,7 @@ pub enum Answer {
 
 enum Order {
     Touched,
+    Fetched,
     Hangup,
     Asked(oneshot::Sender<Answer>),
 }
@@ -139,11 +142,12 @@ pub fn start(source: Source, live: Live, audit: Arc<Audit>, metrics: Arc<Metrics
     let handle =
         Handle { orders: sender.clone(), status: Arc::new(Mutex::new(Status::new())), live: live.clone(), kept: source.kept.clone() };
     // If there is no room, there is an order already, and it will see this change too.
-    let mut watch = Watch::new(move || drop(sender.try_send(Order::Touched)));
+    let touched = sender.clone();
+    let mut watch = Watch::new(move || drop(touched.try_send(Order::Touched)));
     let status = handle.status.clone();
     let thread = move || {
         watch.follow(source.seen.clone());
-        let mut reload = Reload { source, live, audit, metrics, status, watch, orders, buried: Vec::new() };
+        let mut reload = Reload { source, live, audit, metrics, status, watch, orders, sender, buried: Vec::new() };
         reload.run();
     };
     std::thread::Builder::new().name("reload".into()).spawn(thread)?;
@@ -158,6 +162,7 @@ struct Reload {
     status: Arc<Mutex<Status>>,
     watch: Watch,
     orders: Receiver<Order>,
+    sender: SyncSender<Order>,
     /// Snapshots that no new request sees. They are kept until nobody else has them, so that it is this thread that takes
     /// ten thousand resources apart, and not a core amid its requests.
     buried: Vec<Arc<Snapshot>>,
@@ -167,14 +172,11 @@ impl Reload {
     fn run(&mut self) {
         let mut look = Instant::now() + self.watch.interval();
         loop {
-            match self.orders.recv_timeout(look.saturating_duration_since(Instant::now())) {
+            let next = self.source.kept.due().map_or(look, |due| due.min(look));
+            match self.orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(order) => self.work(order),
                 Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.watch.has_changed() {
-                        self.work(Order::Touched);
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => self.look(look),
             }
             self.buried.retain(|snapshot| Arc::strong_count(snapshot) > 1);
             if look <= Instant::now() {
@@ -183,11 +185,27 @@ impl Reload {
         }
     }
 
+    /// Looks at the files if it is time, and has fetched what is due.
+    fn look(&mut self, look: Instant) {
+        let now = Instant::now();
+        if self.source.kept.due().is_some_and(|due| due <= now) {
+            let sender = self.sender.clone();
+            self.source.kept.refresh(move || {
+                // If there is no room, another reload is to come, which sees what was fetched.
+                let _ = sender.try_send(Order::Fetched);
+            });
+        }
+        if look <= now && self.watch.has_changed() {
+            self.work(Order::Touched);
+        }
+    }
+
     /// Works off this order together with all that have come meanwhile.
     fn work(&mut self, first: Order) {
         let mut asked = Vec::new();
         let cause = match first {
             Order::Touched => Cause::File,
+            Order::Fetched => Cause::Secret,
             Order::Hangup => Cause::Signal,
             Order::Asked(give) => {
                 asked.push(give);
@@ -203,7 +221,7 @@ impl Reload {
             };
             match next {
                 Some(Order::Asked(give)) => asked.push(give),
-                Some(Order::Touched | Order::Hangup) => {}
+                Some(Order::Touched | Order::Fetched | Order::Hangup) => {}
                 None => break,
             }
         }
@@ -215,7 +233,9 @@ impl Reload {
 
     fn reload(&mut self, cause: Cause) -> Answer {
         let began = Instant::now();
-        let answer = match self.read() {
+        // Who asks by signal or API means all of it; a file says nothing about what other sources have.
+        let anew = if matches!(cause, Cause::Signal | Cause::Api) { Anew::All } else { Anew::Due };
+        let answer = match self.read(anew) {
             Ok((plan, outcome)) => self.apply(plan, outcome, cause, began),
             Err(refusal) => self.refuse(refusal, cause),
         };
@@ -225,10 +245,10 @@ impl Reload {
     }
 
     /// Reads the configuration until it stood still while it was read.
-    fn read(&self) -> Result<(Plan, Outcome), Refusal> {
+    fn read(&self, anew: Anew) -> Result<(Plan, Outcome), Refusal> {
         let mut attempt = 1;
         loop {
-            self.source.kept.begin();
+            self.source.kept.begin(if attempt == 1 { anew } else { Anew::Due });
             let loaded = (self.source.reread)().map_err(Refusal::from)?;
             let mut outcome = config::plan_over(loaded, &self.source.fixed);
             outcome.seen.extend(self.source.kept.seen());

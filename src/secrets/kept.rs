@@ -1,12 +1,16 @@
 //! The values that references had when they were last good. A secret that had a value keeps it while its source gives
 //! none: an emptied or vanished file must not take a running gateway's credentials away, but it is said loudly.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use zeroize::Zeroizing;
 
+use super::ask::{Answers, Ask};
+use super::remote::{Anew, Remote};
+use super::settings::Settings;
 use crate::file::{self, Seen};
 use crate::secret::Secret;
 
@@ -15,7 +19,10 @@ pub const FILE_MAX: u64 = 1 << 20;
 
 /// The sources of a running gateway.
 #[derive(Debug, Default)]
-pub struct Kept(Mutex<State>);
+pub struct Kept {
+    state: Mutex<State>,
+    remote: Remote,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -25,14 +32,32 @@ struct State {
     seen: Vec<Seen>,
     /// What serves on with its last good value, and why.
     stale: BTreeMap<String, String>,
+    anew: Anew,
 }
 
 impl Kept {
-    /// Begins to read a configuration.
-    pub fn begin(&self) {
+    /// Begins to read a configuration. `anew` says whether sources that are not at hand are asked though they are not due.
+    pub fn begin(&self, anew: Anew) {
         let mut state = self.state();
         state.read.clear();
         state.seen.clear();
+        state.anew = anew;
+    }
+
+    /// What references to sources that are not at hand come to; their last good values where these give none now.
+    pub fn answers(&self, asked: BTreeSet<Ask>, settings: Settings) -> Answers {
+        let anew = self.state().anew;
+        self.remote.answers(asked, settings, anew)
+    }
+
+    /// When something has to be fetched again.
+    pub fn due(&self) -> Option<Instant> {
+        self.remote.due()
+    }
+
+    /// Fetches again what is due, in the background. `told` is called if any value is another.
+    pub fn refresh(&self, told: impl FnOnce() + Send + 'static) {
+        self.remote.refresh(told);
     }
 
     /// The text of a file; the last good one where there is none now.
@@ -73,6 +98,7 @@ impl Kept {
 
     /// Forgets what no reference of the configuration just read has asked for.
     pub fn forget(&self) {
+        self.remote.forget();
         let State { files, read, stale, .. } = &mut *self.state();
         files.retain(|path, _| read.contains(path));
         stale.retain(|reference, _| read.iter().any(|path| *reference == format!("${{file:{}}}", path.display())));
@@ -80,11 +106,13 @@ impl Kept {
 
     /// What serves on with its last good value, and why.
     pub fn stale(&self) -> Vec<(String, String)> {
-        self.state().stale.iter().map(|(reference, why)| (reference.clone(), why.clone())).collect()
+        let mut stale = self.remote.stale();
+        stale.extend(self.state().stale.iter().map(|(reference, why)| (reference.clone(), why.clone())));
+        stale
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,7 +163,7 @@ mod tests {
         kept.file(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         kept.file(&path).unwrap();
-        kept.begin();
+        kept.begin(Anew::Due);
         kept.forget();
         assert!(kept.stale().is_empty() && kept.file(&path).is_err());
     }

@@ -28,6 +28,7 @@ mod refusals;
 mod reload;
 mod schema;
 mod schemes;
+mod secrets;
 mod smuggling;
 mod streaming;
 mod support;

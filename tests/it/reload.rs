@@ -482,3 +482,53 @@ fn under_load_two_hundred_reloads_and_fifty_swapped_secrets_fail_no_request_and_
     assert!(used.len() > SWAPS / 2, "{used:?}");
     assert!(!running.gateway.stderr().contains("secret-number"));
 }
+
+#[test]
+fn of_ten_thousand_resources_of_which_one_changed_one_is_touched() {
+    const RESOURCES: usize = 10_000;
+    const TURNS: usize = 8;
+    let upstream = Upstream::canned("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let config = |turn: usize| {
+        let one = |n: usize| {
+            let changed = if n == 7 { turn } else { 0 };
+            format!(
+                "  r{n}: {{ base_url: \"{}/base{n}\", headers: {{ X-Turn: \"{changed}\", X-Common: yes }}, auth: {{ bearer: \"${{env:ADMIN}}\" }} }}\n",
+                upstream.url()
+            )
+        };
+        format!("resources:\n{}", (0..RESOURCES).map(one).collect::<String>())
+    };
+    let running = Running::start(&config(0), "");
+    let (done, worst) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..2)
+        .map(|number| {
+            let (done, worst, port) = (done.clone(), worst.clone(), running.gateway.port);
+            std::thread::spawn(move || {
+                let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                let mut calls = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let began = std::time::Instant::now();
+                    let reply = keep_alive(&mut client, &format!("/r/r{}/x", number * 100 + calls % 50));
+                    assert_eq!(reply.status, 200, "{}", reply.text());
+                    worst.fetch_max(usize::try_from(began.elapsed().as_micros()).unwrap(), Ordering::Relaxed);
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    for turn in 1..=TURNS {
+        running.write(&config(turn));
+        let reply = running.reload().json();
+        assert_eq!((&reply["added"], &reply["changed"], &reply["removed"]), (&0.into(), &1.into(), &0.into()), "{reply}");
+    }
+    assert_eq!(running.gateway.get("/r/r7").status, 200);
+    done.store(true, Ordering::Relaxed);
+    let calls: usize = clients.into_iter().map(|c| c.join().unwrap()).sum();
+    assert!(upstream.seen().iter().any(|s| s.field("x-turn") == Some(&TURNS.to_string())));
+    // Two clients, and the last call: nobody else dialled, so no connection was given up by a reload.
+    assert!(upstream.connections() <= 60 * 2, "{}", upstream.connections());
+    let log = running.gateway.stderr();
+    let took: Vec<&str> = log.lines().filter_map(|l| l.split("took_ms=").nth(1)).collect();
+    eprintln!("{calls} calls, the slowest {} us; reloads took (ms): {took:?}", worst.load(Ordering::Relaxed));
+}

@@ -1,0 +1,199 @@
+//! `${aws-sm:ID#FIELD}`: AWS Secrets Manager by one signed POST, `GetSecretValue`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Request, StatusCode};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::ask::{Document, Trouble};
+use crate::clock::Clock;
+use crate::net::{self, Bounds, Upstream};
+use crate::secret::Secret;
+
+/// What bounds the call.
+const BOUNDS: Bounds = Bounds { time: Duration::from_secs(10), bytes: 1 << 20 };
+const SERVICE: &str = "secretsmanager";
+const TARGET: &str = "secretsmanager.GetSecretValue";
+/// Longest name of a kind of error.
+const KIND_MAX: usize = 64;
+const JSON: &str = "application/x-amz-json-1.1";
+
+/// `aws_sm`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `endpoint`, or the region's own.
+    pub upstream: Arc<Upstream>,
+    /// What follows the origin in `endpoint`; at least `/`.
+    pub path: String,
+    /// `region`.
+    pub region: String,
+    /// `access_key_id`.
+    pub key_id: String,
+    /// `secret_access_key`.
+    pub key: Secret,
+    /// `session_token`.
+    pub session: Option<Secret>,
+    /// How often secrets are read anew.
+    pub refresh: Duration,
+}
+
+/// Reads a secret.
+///
+/// # Errors
+/// Why there is no value.
+pub async fn fetch(id: &str, settings: &Settings) -> Result<Document, Trouble> {
+    let body = json!({ "SecretId": id }).to_string();
+    let request = signed(&body, settings, Clock::system().wall())?;
+    let answer = net::fetch(&settings.upstream, request, BOUNDS).await;
+    let answer = answer.map_err(|error| Trouble::new(format!("AWS does not answer: {}", error.cause()), "is `aws_sm.region` right?"))?;
+    let status = answer.status();
+    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    if status != StatusCode::OK {
+        return Err(refused(status, kind(answer.headers(), answer.body(), &body)));
+    }
+    if let Some(text) = body["SecretString"].as_str() {
+        return Ok(Document::Text(Secret::new(text.to_owned())));
+    }
+    let bytes = body["SecretBinary"].as_str().and_then(|b| STANDARD.decode(b).ok()).map(Zeroizing::new);
+    match bytes.as_deref().map(|b| std::str::from_utf8(b)) {
+        Some(Ok(text)) => Ok(Document::Text(Secret::new(text.to_owned()))),
+        Some(Err(_)) => Err(Trouble::new("the secret is binary and no UTF-8", "store it as text, encoded in base64 if need be")),
+        None => Err(Trouble::new("AWS's answer holds no secret", "")),
+    }
+}
+
+/// The kind of error: in the JSON, in a field of the head, or in the XML that gateways of AWS answer with.
+fn kind<'a>(head: &'a http::HeaderMap, text: &'a Bytes, body: &'a Value) -> &'a str {
+    let field = || head.get("x-amzn-errortype").and_then(|v| v.to_str().ok()).map(|v| v.split(':').next().unwrap_or(v));
+    let xml = || std::str::from_utf8(text).ok()?.split("<Code>").nth(1)?.split('<').next();
+    let kind = body["__type"].as_str().map(|v| v.rsplit('#').next().unwrap_or(v)).or_else(field).or_else(xml).unwrap_or_default();
+    if kind.len() <= KIND_MAX && kind.bytes().all(|b| b.is_ascii_alphanumeric()) { kind } else { "" }
+}
+
+/// Only the kind of error is told: the message may quote what was sent.
+fn refused(status: StatusCode, kind: &str) -> Trouble {
+    match kind {
+        "ResourceNotFoundException" => Trouble::new("AWS has no such secret in this region", "the name or the ARN of a secret"),
+        "AccessDeniedException" | "AccessDenied" => Trouble::new(
+            "AWS refuses: access denied",
+            "the key needs secretsmanager:GetSecretValue on this secret, and kms:Decrypt on its key",
+        ),
+        "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "InvalidClientTokenId"
+        | "ExpiredTokenException"
+        | "SignatureDoesNotMatch" => {
+            Trouble::new(format!("AWS refuses the key: {kind}"), "is it right, of this account, and not expired? Is the clock right?")
+        }
+        "" => Trouble::new(format!("AWS answers {}", status.as_u16()), ""),
+        _ => Trouble::new(format!("AWS answers {}: {kind}", status.as_u16()), ""),
+    }
+}
+
+/// The call with its signature (AWS Signature Version 4).
+fn signed(body: &str, settings: &Settings, now: SystemTime) -> Result<Request<Bytes>, Trouble> {
+    let moment = moment(now);
+    let day = &moment[..8];
+    let host = settings.upstream.origin().authority().to_str().unwrap_or_default();
+    let mut fields = vec![("content-type", JSON), ("host", host), ("x-amz-date", &moment)];
+    if let Some(session) = &settings.session {
+        fields.push(("x-amz-security-token", session.expose()));
+    }
+    fields.push(("x-amz-target", TARGET));
+    let names = fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
+    let lines: Zeroizing<String> = Zeroizing::new(fields.iter().map(|(name, value)| format!("{name}:{value}\n")).collect());
+    let canonical = Zeroizing::new(format!("POST\n{}\n\n{}\n{names}\n{}", settings.path, *lines, hash(body.as_bytes())));
+    let scope = format!("{day}/{}/{SERVICE}/aws4_request", settings.region);
+    let text = format!("AWS4-HMAC-SHA256\n{moment}\n{scope}\n{}", hash(canonical.as_bytes()));
+    let key = generate_signing_key(settings.key.expose(), now, &settings.region, SERVICE);
+    let signature = calculate_signature(key, text.as_bytes());
+    let authorization = format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", settings.key_id);
+
+    let mut request =
+        Request::post(settings.path.as_str()).header(CONTENT_TYPE, JSON).header("x-amz-date", &moment).header("x-amz-target", TARGET);
+    if let Some(session) = &settings.session {
+        request = request.header("x-amz-security-token", sensitive(session.expose())?);
+    }
+    request = request.header(AUTHORIZATION, sensitive(&authorization)?);
+    request.body(Bytes::from(body.to_owned())).map_err(|error| Trouble::new(format!("this cannot be asked: {error}"), ""))
+}
+
+fn sensitive(text: &str) -> Result<HeaderValue, Trouble> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| Trouble::new("a key of AWS holds what no header may", ""))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// `20150830T123600Z`.
+fn moment(now: SystemTime) -> String {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
+    jiff::Timestamp::from_second(seconds).unwrap_or_default().strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
+fn hash(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref() {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_credential_types::Credentials;
+    use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+    use aws_sigv4::sign::v4;
+
+    use super::*;
+    use crate::net::{Origin, pool};
+    use crate::tree::Problems;
+
+    #[test]
+    fn the_signature_is_the_one_of_awss_own_crate() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_440_938_160);
+        let origin = Origin::parse("https", "secretsmanager.eu-west-1.amazonaws.com").unwrap();
+        let pool = pool::Config::read(None, true, &Problems::default()).unwrap();
+        for session in [None, Some("a/session+token==")] {
+            let settings = Settings {
+                upstream: Arc::new(Upstream::new(origin.clone(), None, pool, Duration::from_secs(1), Duration::from_secs(1))),
+                path: "/".into(),
+                region: "eu-west-1".into(),
+                key_id: "AKIDEXAMPLE".into(),
+                key: Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into()),
+                session: session.map(|s| Secret::new(s.into())),
+                refresh: Duration::from_secs(300),
+            };
+            let body = r#"{"SecretId":"app/x"}"#;
+            let request = signed(body, &settings, now).unwrap();
+            let identity = Credentials::new("AKIDEXAMPLE", settings.key.expose(), session.map(str::to_owned), None, "test").into();
+            let params = v4::SigningParams::builder()
+                .identity(&identity)
+                .region("eu-west-1")
+                .name(SERVICE)
+                .time(now)
+                .settings(SigningSettings::default())
+                .build()
+                .unwrap()
+                .into();
+            let fields = [("content-type", JSON), ("x-amz-target", TARGET)];
+            let url = "https://secretsmanager.eu-west-1.amazonaws.com/";
+            let signable = SignableRequest::new("POST", url, fields.into_iter(), SignableBody::Bytes(body.as_bytes())).unwrap();
+            let (instructions, _) = sign(signable, &params).unwrap().into_parts();
+            let mut theirs = Request::post(url).body(()).unwrap();
+            instructions.apply_to_request_http1x(&mut theirs);
+            assert_eq!(request.headers()["authorization"], theirs.headers()["authorization"]);
+            assert_eq!(request.headers()["x-amz-date"], theirs.headers()["x-amz-date"]);
+        }
+    }
+}
