@@ -4,14 +4,18 @@
 //! client's until `shape` has run; from there on they are the upstream's.
 
 use std::any::Any;
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, Method};
 
+use uuid::Uuid;
+
 use crate::body::{self, Body};
+use crate::clock::Clock;
 use crate::path::Target;
 use crate::record::OpenRecord;
 
@@ -38,6 +42,52 @@ impl Finish {
 impl std::fmt::Debug for Finish {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Finish")
+    }
+}
+
+/// The one time and the random ids of an attempt: the same wherever the attempt uses them, fresh in the next. They are
+/// drawn when they are first asked for, as most attempts need none.
+#[derive(Debug, Default)]
+pub struct Occasion {
+    clock: Clock,
+    drawn: OnceCell<Box<(SystemTime, Uuid, Uuid)>>,
+}
+
+impl Occasion {
+    /// One that takes its time from this clock.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, drawn: OnceCell::new() }
+    }
+
+    /// The time.
+    pub fn now(&self) -> SystemTime {
+        self.drawn().0
+    }
+
+    /// A random id (RFC 9562 section 5.4).
+    pub fn uuid(&self) -> Uuid {
+        self.drawn().1
+    }
+
+    /// An id that begins with the time (RFC 9562 section 5.7).
+    pub fn uuid7(&self) -> Uuid {
+        self.drawn().2
+    }
+
+    fn drawn(&self) -> &(SystemTime, Uuid, Uuid) {
+        self.drawn.get_or_init(|| {
+            let mut random = [0; 26];
+            // Where the system has no randomness, ids are still unlike one another.
+            if aws_lc_rs::rand::fill(&mut random).is_err() {
+                fastrand::fill(&mut random);
+            }
+            let (mut four, mut seven) = ([0; 16], [0; 10]);
+            four.copy_from_slice(&random[..16]);
+            seven.copy_from_slice(&random[16..]);
+            let uuid = uuid::Builder::from_random_bytes(four).into_uuid();
+            let uuid7 = uuid::Builder::from_unix_timestamp_millis(self.clock.millis(), &seven).into_uuid();
+            Box::new((self.clock.wall(), uuid, uuid7))
+        })
     }
 }
 
@@ -76,6 +126,8 @@ pub struct Parts {
     pub ticket: Option<Ticket>,
     /// What must wait for the connection. At most one scheme of a list needs it, as it concerns `Authorization`.
     pub finish: Option<Finish>,
+    /// What this attempt is given for expressions.
+    pub occasion: Occasion,
     /// The audit record.
     pub record: OpenRecord,
 }
@@ -94,6 +146,7 @@ impl Parts {
             upgrade: None,
             ticket: None,
             finish: None,
+            occasion: Occasion::default(),
             record,
         }
     }

@@ -9,7 +9,7 @@
 //! - [`auth`], [`audit`], [`secrets`]: what the gateway presents to upstreams; the audit log; where secrets come from
 //! - [`net`]: the way to an upstream
 //! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`xml`],
-//!   [`expr`], [`clock`], [`telemetry`], [`digest`], [`mod@file`], [`trailers`]: the ground
+//!   [`expr`], [`clock`], [`telemetry`], [`digest`], [`mod@file`], [`fill`], [`trailers`]: the ground
 
 pub mod admin;
 pub mod audit;
@@ -23,6 +23,7 @@ pub mod digest;
 pub mod error;
 pub mod expr;
 pub mod file;
+pub mod fill;
 pub mod http1;
 pub mod key;
 pub mod middleware;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use http::Method;
 use tokio::sync::Semaphore;
 
+use crate::auth::Auth;
 use crate::body::Pace;
 use crate::config::resource::Plan;
 use crate::config::{self, listen};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::fill::Fills;
 use crate::middleware::Route;
 use crate::middleware::forward::{Forward, Timeouts};
 use crate::middleware::in_flight::InFlight;
@@ -97,6 +99,14 @@ pub struct Steps {
     pub sign: Option<Sign>,
     /// The way there.
     pub forward: Forward,
+}
+
+/// Whatever is done for each attempt; none where there is nothing to do.
+fn sign(auth: Option<Auth>, fills: Option<Fills>, buffer: u64) -> Option<Sign> {
+    if auth.is_none() && fills.is_none() {
+        return None;
+    }
+    Some(Sign::new(auth.unwrap_or_else(Auth::nothing), buffer).filling(fills))
 }
 
 #[derive(Debug)]
@@ -196,7 +206,7 @@ impl Resource {
             compose(Steps {
                 shape: variant.shape,
                 in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),
-                sign: variant.auth.map(|auth| Sign::new(auth, plan.limits.buffer)),
+                sign: sign(variant.auth, variant.fills, plan.limits.buffer),
                 forward: Forward::new(upstream.clone(), timeouts, plan.limits.response_body, plan.websocket),
             })
         };

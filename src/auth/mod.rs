@@ -143,6 +143,11 @@ pub struct Context<'c> {
 pub struct Auth(Arc<[Box<dyn Scheme>]>);
 
 impl Auth {
+    /// Presents nothing at all.
+    pub fn nothing() -> Self {
+        Self(Arc::new([]))
+    }
+
     /// What its schemes own, together.
     pub fn owns(&self) -> Owned {
         self.0.iter().fold(Owned::default(), |mut all, scheme| {

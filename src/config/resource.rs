@@ -11,6 +11,7 @@ use crate::auth::{self, Auth};
 use crate::digest::{Digest, Digester};
 use crate::expr::{Names, Settings};
 use crate::file::Seen;
+use crate::fill::Fills;
 use crate::middleware::shape::{self, Shape};
 use crate::net::{self, Upstream};
 use crate::path::Glob;
@@ -89,6 +90,8 @@ pub struct Branch {
 pub struct Variant {
     /// What the upstream is to see.
     pub shape: Shape,
+    /// What is computed for each attempt.
+    pub fills: Option<Fills>,
     /// What the gateway presents.
     pub auth: Option<Auth>,
     /// The times of the exchange.
@@ -156,7 +159,7 @@ pub struct Context<'c> {
 pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
     let settings = Settings::new(context.vars, node.get("vars"), node.get("secrets"));
     let base = node.get("base_url").and_then(|n| BaseUrl::read(n, node.get("hosts"), &settings, problems));
-    let settings = settings.with_base(base.as_ref().map_or("", |b| &b.text));
+    let settings = Arc::new(settings.with_base(base.as_ref().map_or("", |b| &b.text)));
     let settled = node.entries().iter().any(|e| TEMPLATES.contains(&&*e.key) && holds_template(&e.node));
     let settled = settled.then(|| settle(node, &settings, problems));
     let node = settled.as_ref().unwrap_or(node);
@@ -181,10 +184,10 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let limits = limits(&fields, problems);
     let timeouts = timeouts(&fields, Timeouts::default(), problems);
     let websocket = fields.flag("websocket", true);
-    let shape = shape::Config::read(&fields, problems);
+    let shape = shape::Config::read(&fields, &settings, problems);
     let auth = fields.node("auth");
     let routes = fields.items("routes");
-    let reader = Reader { name, context, limits, allow_http, problems };
+    let reader = Reader { name, context, limits, allow_http, settings: &settings, problems };
     // What is wrong with the URL must not hide what is wrong with the rest.
     let unknown = base.is_none();
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
@@ -229,8 +232,6 @@ fn secrets(fields: &Fields<'_>, problems: &Problems) {
 
 /// Keys whose texts may hold expressions (ruling C8), besides `base_url`; a route has some of them too.
 const TEMPLATES: [&str; 6] = ["headers", "params", "cookies", "body", "auth", "routes"];
-/// What headers, parameters, cookies and bodies may read.
-const SHAPING: Names = Names::FIXED.with(Names::CLIENT).with(Names::REQUEST).with(Names::ATTEMPT);
 
 fn holds_template(node: &Node) -> bool {
     match &node.value {
@@ -244,8 +245,8 @@ fn holds_template(node: &Node) -> bool {
 fn settle(node: &Node, settings: &Settings, problems: &Problems) -> Node {
     let entry = |e: &Entry| {
         let node = match &*e.key {
-            "headers" | "params" => settings.settle_defaults(&e.node, SHAPING, problems),
-            "cookies" | "body" => settings.settle(&e.node, SHAPING, problems),
+            "headers" | "params" => settings.settle_defaults(&e.node, shape::SHAPING, problems),
+            "cookies" | "body" => settings.settle(&e.node, shape::SHAPING, problems),
             // What a scheme offers, it knows itself.
             "auth" => settings.settle(&e.node, Names::ALL, problems),
             "routes" => {
@@ -303,6 +304,7 @@ struct Reader<'r> {
     context: &'r Context<'r>,
     limits: Limits,
     allow_http: bool,
+    settings: &'r Arc<Settings>,
     problems: &'r Problems,
 }
 
@@ -323,9 +325,11 @@ impl Reader<'_> {
             base: shape::Base { origin: &base.origin, path: &base.path },
             owned: auth.as_ref().map(Auth::owns).unwrap_or_default(),
             gateway: self.context.gateway.clone(),
+            settings: self.settings.clone(),
+            buffer: self.limits.buffer,
         };
-        let shape = shape?.build(build, self.problems)?;
-        Some(Variant { shape, auth, timeouts })
+        let (shape, fills) = shape?.build(build, self.problems)?;
+        Some(Variant { shape, fills, auth, timeouts })
     }
 
     fn branch(
@@ -345,7 +349,7 @@ impl Reader<'_> {
         }
         fields.unbuilt_all(&UNBUILT_IN_ROUTES);
         let timeouts = self::timeouts(&fields, timeouts, self.problems);
-        let shape = shape.clone().and_then(|shape| shape.overlay(&fields, self.problems));
+        let shape = shape.clone().and_then(|shape| shape.overlay(&fields, self.settings, self.problems));
         let variant = self.variant(base, shape, fields.node("auth").or(auth), timeouts);
         fields.finish();
         Some(Branch { path: path?, methods, variant: variant? })

@@ -218,6 +218,34 @@ impl Template {
         Ok(Some(Rendered { value, secret }))
     }
 
+    /// Its texts, encoded for their place: one, or as many as a list has items where the template is exactly one
+    /// expression. `None` where it is unset and that is to be omitted.
+    ///
+    /// # Errors
+    /// [`Failure`], also where something in it has no text.
+    pub fn texts(
+        &self,
+        inputs: &dyn Inputs,
+        unset: Unset,
+        encode: impl Fn(&str) -> Cow<'_, str>,
+    ) -> Result<Option<Vec<Rendered>>, Failure> {
+        let Some(code) = self.whole() else { return Ok(self.text_set(inputs, unset, encode)?.map(|one| vec![one])) };
+        let inputs = self.prepare(inputs)?;
+        let Some((value, outcome)) = evaluate(code, &inputs, unset)? else { return Ok(None) };
+        let items = match &value {
+            Value::List(items) => &items[..],
+            one => std::slice::from_ref(one),
+        };
+        let one = |item: &Value| {
+            let mut text = Zeroizing::new(String::new());
+            item.write_text(&mut text).map_err(|why| engine::failure(code, why.to_string()))?;
+            let text = if outcome.encoded { std::mem::take(&mut *text) } else { encode(&text).into_owned() };
+            let value = if outcome.secret { Value::Secret(Secret::new(text)) } else { Value::text(text) };
+            Ok(Rendered { value, secret: outcome.secret })
+        };
+        items.iter().map(one).collect::<Result<Vec<_>, Failure>>().map(Some)
+    }
+
     /// The value of each piece, and whether an expression made it; for places that judge what was computed apart from
     /// what was written.
     ///

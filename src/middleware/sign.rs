@@ -10,6 +10,7 @@ use crate::auth::{Auth, Renewal, Tickets};
 use crate::body::Body;
 use crate::call::Call;
 use crate::error::Error;
+use crate::fill::Fills;
 use crate::middleware::{Answer, Next, Step};
 
 /// What of a refusal's body is read, so that its connection can be used again; more is cut off.
@@ -23,12 +24,19 @@ pub struct Sign {
     auth: Auth,
     renews: bool,
     buffer: u64,
+    fills: Option<Fills>,
 }
 
 impl Sign {
     /// Presents these. Of a body up to `buffer` bytes are kept for a second attempt, where there may be one.
     pub fn new(auth: Auth, buffer: u64) -> Self {
-        Self { renews: auth.renews(), auth, buffer }
+        Self { renews: auth.renews(), auth, buffer, fills: None }
+    }
+
+    /// Puts these in before each attempt is signed (ruling H5).
+    #[must_use]
+    pub fn filling(self, fills: Option<Fills>) -> Self {
+        Self { fills, ..self }
     }
 
     /// As [`Sign::handle`], for schemes that look at answers.
@@ -60,6 +68,10 @@ impl Sign {
     async fn sign(&self, call: &mut Call) -> Result<Tickets, Error> {
         // Before signing, because a scheme may replace what the identity is read from.
         let identity = self.auth.identity(call);
+        if let Some(fills) = &self.fills {
+            // Boxed, so that the calls of others need no room for it.
+            Box::pin(fills.put(call)).await?;
+        }
         let tickets = self.auth.sign(call).await?;
         call.record.borrow_mut().credential = identity;
         Ok(tickets)

@@ -33,6 +33,7 @@ const FLOORS: [(u8, &[&str]); 7] = [
             "trailers",
             "digest",
             "file",
+            "fill",
             "lib",
         ],
     ),

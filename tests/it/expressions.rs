@@ -94,3 +94,86 @@ fn a_base_url_is_made_of_what_people_paste() {
         assert_eq!(seen.field("x-base").unwrap(), format!("http://127.0.0.1:{}/v%201", upstream.port));
     }
 }
+
+#[test]
+fn what_the_request_gives_is_computed_for_each_request() {
+    let upstream = Upstream::ok();
+    let more = "    secrets: { key: \"${env:KEY}\" }\n    headers:\n      X-What: \"{{ request.method }} {{ request.path }} {{ request.query.q | default('-') }}\"\n      \
+                X-Sum: \"{{ request.body_sha256 | hex }}\"\n      X-Sig: \"{{ (request.target ~ request.body) | hmac_sha256(secrets.key) | hex }}\"\n      \
+                X-Opt: { value: \"{{ request.headers['x-in'] }}\", omit_if_unset: true }\n      X-Default: \"{{ client.name }}\"\n      User-Agent: \"up-{{ request.method | lower }}\"\n    \
+                params: { p: \"{{ request.headers['x-in'] | default('a&b') }}\", list: [\"{{ request.method }}\", \"x y\"] }\n    cookies: { c: \"{{ request.method }}\" }\n";
+    let gateway = gateway(&upstream, more);
+    let reply = gateway.send("POST", "/r/up/a?q=1", "X-Default: mine\r\nX-Sig: mine\r\n", b"body");
+    assert_eq!(reply.status, 200, "{} {}", reply.text(), gateway.stderr());
+    let seen = upstream.last();
+    assert_eq!(seen.target(), "/base/a?q=1&p=a%26b&list=POST&list=x%20y");
+    assert_eq!(seen.field("x-what"), Some("POST /base/a 1"));
+    assert_eq!(seen.field("x-sum"), Some("230d8358dc8e8890b4c58deeb62912ee2f20357ae92a5cc861b98e68fe31acb5"));
+    let signed = aws_lc_rs::hmac::sign(
+        &aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"0123456789abcdef"),
+        b"/base/a?q=1&p=a%26b&list=POST&list=x%20ybody",
+    );
+    let hex: String = signed.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(seen.fields("x-sig"), [hex.as_str()], "what reads secrets is owned");
+    assert_eq!((seen.field("x-opt"), seen.field("x-default")), (None, Some("mine")));
+    assert_eq!((seen.field("user-agent"), seen.field("cookie")), (Some("up-post"), Some("c=POST")));
+    assert_eq!(seen.body, b"body");
+}
+
+#[test]
+fn one_time_and_one_uuid_serve_a_whole_attempt_and_the_next_has_its_own() {
+    let upstream = Upstream::ok();
+    let more = "    headers: { X-A: \"{{ uuid }} {{ now | epoch_ms }} {{ uuid7 }}\", X-B: \"{{ uuid }} {{ now | epoch_ms }} {{ uuid7 }}\" }\n    params: { n: \"{{ uuid }}\" }\n";
+    let gateway = gateway(&upstream, more);
+    gateway.get("/r/up/a");
+    let first = upstream.last();
+    gateway.get("/r/up/a");
+    let second = upstream.last();
+    assert_eq!(first.field("x-a"), first.field("x-b"));
+    let uuid = first.field("x-a").unwrap().split(' ').next().unwrap();
+    assert_eq!(first.target(), format!("/base/a?n={uuid}"));
+    assert_eq!((uuid.len(), &uuid[14..15]), (36, "4"));
+    assert_ne!(first.field("x-a"), second.field("x-a"));
+}
+
+#[test]
+fn a_body_that_an_expression_reads_is_held_back_up_to_its_limit() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "    limits: { buffer: 1KiB }\n    headers: { X-Sum: \"{{ request.body | length }}\" }\n");
+    let body = vec![b'x'; 1024];
+    let reply = gateway.send("POST", "/r/up/a", "", &body);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!((upstream.last().field("x-sum"), upstream.last().body.len()), (Some("1024"), 1024));
+    let chunked = b"POST /r/up/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+    assert!(gateway.raw(chunked).starts_with(b"HTTP/1.1 200"));
+    assert_eq!((upstream.last().field("x-sum"), &*upstream.last().body), (Some("11"), &b"hello world"[..]));
+    gateway.get("/r/up/a");
+    assert_eq!(upstream.last().field("x-sum"), Some("0"));
+    let before = upstream.seen().len();
+    let reply = gateway.send("POST", "/r/up/a", "", &[b'x'; 1025]);
+    assert_eq!((reply.status, reply.code().as_str()), (413, "body-too-large"));
+    assert_eq!(upstream.seen().len(), before);
+}
+
+#[test]
+fn what_a_request_cannot_give_is_its_own_fault_and_never_reaches_the_upstream() {
+    let upstream = Upstream::ok();
+    let more = "    headers: { X-In: \"{{ request.query.x }}\" }\n    cookies: { c: \"{{ request.query.c | default('ok') }}\" }\n";
+    let gateway = gateway(&upstream, more);
+    let reply = gateway.get("/r/up/a");
+    assert_eq!((reply.status, reply.code().as_str()), (400, "bad-request"));
+    assert!(reply.text().contains("`request.query.x` is undefined"), "{}", reply.text());
+    for target in [
+        "/r/up/a?x=a%0d%0aHost:%20evil",
+        "/r/up/a?x=%20a",
+        "/r/up/a?x=1&x=2",
+        "/r/up/a?x=1&c=a;b",
+        "/r/up/a?x=1&c=a%3b%20b=c",
+        "/r/up/a?x=%01",
+    ] {
+        let reply = gateway.get(target);
+        assert_eq!(reply.status, 400, "{target}: {}", reply.text());
+    }
+    assert!(upstream.seen().is_empty());
+    assert_eq!(gateway.get("/r/up/a?x=1").status, 200);
+}

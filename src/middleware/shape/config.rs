@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, AUTHORIZATION, COOKIE};
+use http::header::{ACCEPT, AUTHORIZATION, COOKIE, USER_AGENT};
 use http::{HeaderName, HeaderValue};
 
 use super::answer::Back;
@@ -10,6 +10,8 @@ use super::fields::{Filter, is_never};
 use super::links::Links;
 use super::{ClientIp, Gateway, Param, Set, Shape};
 use crate::auth::Owned;
+use crate::expr::{self, Names, Settings, Template, Unset};
+use crate::fill::{Fill, Fills, Spot};
 use crate::net::Origin;
 use crate::path::folded_param;
 use crate::tree::{Fields, Node, Place, Problems, Value};
@@ -30,6 +32,7 @@ pub struct Config {
     headers: Vec<(HeaderName, Place, Rule<HeaderValue>)>,
     params: Vec<(String, Place, Rule<Vec<String>>)>,
     cookies: Vec<(String, HeaderValue)>,
+    computed_cookies: Vec<Fill>,
     forward: Forward,
     rewrites: bool,
     browser: bool,
@@ -43,6 +46,8 @@ type Named<N, V> = (N, Place, Option<Rule<V>>);
 enum Rule<T> {
     /// It is set: a default, or locked.
     Set { value: T, locked: bool },
+    /// It is computed for each request.
+    Computed { templates: Vec<Arc<Template>>, locked: bool, unset: Unset },
     /// It is removed, the client's too.
     Remove,
 }
@@ -75,31 +80,40 @@ pub struct Build<'b> {
     pub owned: Owned,
     /// The gateway as upstreams see it.
     pub gateway: Arc<Gateway>,
+    /// What its expressions read besides the request.
+    pub settings: Arc<Settings>,
+    /// `limits.buffer`.
+    pub buffer: u64,
 }
+
+/// What headers, parameters, cookies and bodies may read.
+pub const SHAPING: Names = Names::FIXED.with(Names::CLIENT).with(Names::REQUEST).with(Names::ATTEMPT);
 
 impl Config {
     /// Reads the keys of a resource. `None` after an error was reported.
-    pub fn read(fields: &Fields<'_>, problems: &Problems) -> Option<Self> {
+    pub fn read(fields: &Fields<'_>, settings: &Settings, problems: &Problems) -> Option<Self> {
         fields.unbuilt_all(&["body", "rewrite_links"]);
         let redirects = fields.choice("redirects", &[("rewrite", true), ("pass", false)], true);
+        let (cookies, computed_cookies) = fields.node("cookies").map(|n| cookies(n, settings, problems)).unwrap_or_default();
         let config = Self {
             headers: Vec::new(),
             params: Vec::new(),
-            cookies: fields.node("cookies").map(|n| cookies(n, problems)).unwrap_or_default(),
+            cookies,
+            computed_cookies,
             forward: fields.node("forward").map_or_else(|| Some(Forward::default()), |n| forward(n, problems))?,
             rewrites: redirects,
             browser: fields.flag("browser", false),
         };
-        config.overlay(fields, problems)
+        config.overlay(fields, settings, problems)
     }
 
     /// Lays `headers` and `params` of a route over these: names that are the same are replaced.
-    pub fn overlay(mut self, fields: &Fields<'_>, problems: &Problems) -> Option<Self> {
-        for (name, place, rule) in fields.node("headers").map(|n| headers(n, problems)).unwrap_or_default() {
+    pub fn overlay(mut self, fields: &Fields<'_>, settings: &Settings, problems: &Problems) -> Option<Self> {
+        for (name, place, rule) in fields.node("headers").map(|n| headers(n, settings, problems)).unwrap_or_default() {
             self.headers.retain(|(n, ..)| *n != name);
             self.headers.extend(rule.map(|rule| (name, place, rule)));
         }
-        for (name, place, rule) in fields.node("params").map(|n| params(n, problems)).unwrap_or_default() {
+        for (name, place, rule) in fields.node("params").map(|n| params(n, settings, problems)).unwrap_or_default() {
             self.params.retain(|(n, ..)| *n != name);
             self.params.extend(rule.map(|rule| (name, place, rule)));
         }
@@ -107,8 +121,9 @@ impl Config {
     }
 
     /// Builds it. `None` after an error was reported.
-    pub fn build(self, build: Build<'_>, problems: &Problems) -> Option<Shape> {
-        let Build { resource, base, owned, gateway } = build;
+    pub fn build(self, build: Build<'_>, problems: &Problems) -> Option<(Shape, Option<Fills>)> {
+        let Build { resource, base, owned, gateway, settings, buffer } = build;
+        let mut fills = self.computed_cookies;
         let mut filter = Filter {
             owned: owned.headers.clone(),
             named: self.forward.headers.clone(),
@@ -130,6 +145,12 @@ impl Config {
                     }
                     set.push(Set { name, value, locked });
                 }
+                Rule::Computed { templates, locked, unset } => {
+                    if locked {
+                        filter.owned.push(name.clone());
+                    }
+                    fills.push(Fill { spot: Spot::Header(name), templates, unset });
+                }
             }
         }
         let mut dropped_params: Vec<String> = owned.params.clone();
@@ -148,6 +169,12 @@ impl Config {
                     let pairs = value.iter().map(|v| (encode_query(&name), encode_query(v))).collect();
                     params.push(Param { name, pairs, locked });
                 }
+                Rule::Computed { templates, locked, unset } => {
+                    if locked {
+                        dropped_params.push(name.clone());
+                    }
+                    fills.push(Fill { spot: Spot::Param(name), templates, unset });
+                }
             }
         }
         let back = Back {
@@ -156,7 +183,10 @@ impl Config {
             cookies: self.forward.cookies,
             browser: self.browser,
         };
-        good.then(|| Shape {
+        let (steady, volatile) = Fills::split(fills, &settings, buffer);
+        let computes = |fills: &Option<Fills>| fills.as_ref().is_some_and(|fills| fills.sets(&USER_AGENT));
+        let computes_agent = computes(&steady) || computes(&volatile);
+        let shape = good.then(|| Shape {
             gateway,
             base: base.path.to_owned(),
             host: base.origin.authority().clone(),
@@ -168,8 +198,11 @@ impl Config {
             cookies: self.cookies,
             dropped_cookies: owned.cookies,
             client_ip: self.forward.client_ip,
+            fills: steady,
+            computes_agent,
             back,
-        })
+        })?;
+        Some((shape, volatile))
     }
 }
 
@@ -196,7 +229,7 @@ fn written<'n>(node: &'n Node, problems: &'n Problems) -> Option<Written<'n>> {
     Some(Written { value, locked, omit })
 }
 
-fn headers(node: &Node, problems: &Problems) -> Vec<Named<HeaderName, HeaderValue>> {
+fn headers(node: &Node, settings: &Settings, problems: &Problems) -> Vec<Named<HeaderName, HeaderValue>> {
     if Fields::of(node, "a map of header fields", problems).is_none() {
         return Vec::new();
     }
@@ -206,7 +239,7 @@ fn headers(node: &Node, problems: &Problems) -> Vec<Named<HeaderName, HeaderValu
         if all.iter().any(|(n, ..)| *n == name) {
             problems.error(entry.place, format!("`{name}` is there twice, in two spellings"), "header names have no case");
         }
-        if let Some(rule) = header(&name, &entry.node, problems) {
+        if let Some(rule) = header(&name, &entry.node, settings, problems) {
             all.push((name, entry.place, rule));
         }
     }
@@ -227,11 +260,14 @@ fn header_name(text: &str, place: Place, problems: &Problems) -> Option<HeaderNa
     Some(name)
 }
 
-fn header(name: &HeaderName, node: &Node, problems: &Problems) -> Option<Option<Rule<HeaderValue>>> {
+fn header(name: &HeaderName, node: &Node, settings: &Settings, problems: &Problems) -> Option<Option<Rule<HeaderValue>>> {
     if node.is_null() {
         return Some(Some(Rule::Remove));
     }
     let Written { value, locked, omit } = written(node, problems)?;
+    if value.is_template() {
+        return computed(std::slice::from_ref(value), locked, omit, settings, problems).map(Some);
+    }
     let text = if omit { value.text_or_unset(problems)? } else { value.text(problems)? };
     if omit && text.is_empty() {
         return Some(None);
@@ -250,18 +286,21 @@ fn header(name: &HeaderName, node: &Node, problems: &Problems) -> Option<Option<
     Some(Some(Rule::Set { value: header, locked }))
 }
 
-fn params(node: &Node, problems: &Problems) -> Vec<Named<String, Vec<String>>> {
+fn params(node: &Node, settings: &Settings, problems: &Problems) -> Vec<Named<String, Vec<String>>> {
     if Fields::of(node, "a map of parameters", problems).is_none() {
         return Vec::new();
     }
-    node.entries().iter().filter_map(|e| param(&e.node, problems).map(|rule| (e.key.to_string(), e.place, rule))).collect()
+    node.entries().iter().filter_map(|e| param(&e.node, settings, problems).map(|rule| (e.key.to_string(), e.place, rule))).collect()
 }
 
-fn param(node: &Node, problems: &Problems) -> Option<Option<Rule<Vec<String>>>> {
+fn param(node: &Node, settings: &Settings, problems: &Problems) -> Option<Option<Rule<Vec<String>>>> {
     if node.is_null() {
         return Some(Some(Rule::Remove));
     }
     let Written { value, locked, omit } = written(node, problems)?;
+    if value.items().iter().any(Node::is_template) {
+        return computed(value.items(), locked, omit, settings, problems).map(Some);
+    }
     let one = |n: &Node| if omit { n.text_or_unset(problems) } else { n.text(problems) };
     let all: Vec<String> = match &value.value {
         Value::List(items) => items.iter().map(one).collect::<Option<_>>()?,
@@ -271,11 +310,37 @@ fn param(node: &Node, problems: &Problems) -> Option<Option<Rule<Vec<String>>>> 
     Some((!all.is_empty() || locked).then_some(Rule::Set { value: all, locked }))
 }
 
-fn cookies(node: &Node, problems: &Problems) -> Vec<(String, HeaderValue)> {
+/// What only a request can give.
+fn computed<T>(nodes: &[Node], locked: bool, omit: bool, settings: &Settings, problems: &Problems) -> Option<Rule<T>> {
+    let template = |node: &Node| {
+        let template = expr::read(node, &settings.scope(SHAPING), problems)?;
+        if let Err(mistake) = template.text_only() {
+            problems.error(node.place, mistake.message, mistake.hint);
+            return None;
+        }
+        Some(Arc::new(template))
+    };
+    let templates = nodes.iter().map(template).collect::<Option<Vec<_>>>()?;
+    Some(Rule::Computed { templates, locked, unset: if omit { Unset::Omitted } else { Unset::Kept } })
+}
+
+fn cookies(node: &Node, settings: &Settings, problems: &Problems) -> (Vec<(String, HeaderValue)>, Vec<Fill>) {
+    let (mut ready, mut fills) = (Vec::new(), Vec::new());
     if Fields::of(node, "a map of cookies", problems).is_none() {
-        return Vec::new();
+        return (ready, fills);
     }
-    node.entries().iter().filter_map(|e| cookie(&e.key, &e.node, e.place, problems)).collect()
+    for entry in node.entries() {
+        if !entry.node.is_template() {
+            ready.extend(cookie(&entry.key, &entry.node, entry.place, problems));
+        } else if HeaderName::from_bytes(entry.key.as_bytes()).is_err() {
+            problems.error(entry.place, format!("`{}` is no name of a cookie", entry.key), "");
+        } else if let Some(Rule::Computed::<()> { templates, unset, .. }) =
+            computed(std::slice::from_ref(&entry.node), true, false, settings, problems)
+        {
+            fills.push(Fill { spot: Spot::Cookie(entry.key.to_string()), templates, unset });
+        }
+    }
+    (ready, fills)
 }
 
 /// A cookie's value is made of cookie-octets (RFC 6265 section 4.1.1).

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT, COOKIE, Entry, HOST, MAX_FORWARDS, USER_AGENT, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-pub use config::{Base, Build, Config};
+pub use config::{Base, Build, Config, SHAPING};
 
 use self::answer::Back;
 use self::fields::Filter;
@@ -20,6 +20,7 @@ use super::{Answer, Next, Step};
 use crate::body::Body;
 use crate::call::{Call, Caller, Parts};
 use crate::error::Error;
+use crate::fill::Fills;
 use crate::net::Cidr;
 use crate::path::{Target, folded_param};
 use crate::trailers::Screen;
@@ -99,6 +100,10 @@ pub struct Shape {
     /// Cookies of the client that go although cookies are forwarded.
     dropped_cookies: Vec<String>,
     client_ip: ClientIp,
+    /// What the request itself gives, the same for every attempt.
+    fills: Option<Fills>,
+    /// Whether an expression makes the `User-Agent`.
+    computes_agent: bool,
     back: Back,
 }
 
@@ -108,6 +113,10 @@ impl Step for Shape {
         count_down(&mut call)?;
         self.target(&mut call)?;
         self.fields(&mut call);
+        if let Some(fills) = &self.fills {
+            // Boxed, so that the calls of other resources need no room for it.
+            Box::pin(fills.put(&mut call)).await?;
+        }
         let path = self.back.needs_path().then(|| call.target.path().to_owned());
         let record = call.record.clone();
         let mut response = next.run(call).await?;
@@ -166,7 +175,7 @@ impl Shape {
                 Entry::Occupied(_) => {}
             }
         }
-        if !headers.contains_key(USER_AGENT) && !self.filter.removes(&USER_AGENT) {
+        if !headers.contains_key(USER_AGENT) && !self.filter.removes(&USER_AGENT) && !self.computes_agent {
             headers.insert(USER_AGENT, self.gateway.user_agent.clone());
         }
         headers.insert(HOST, self.host.clone());
