@@ -84,6 +84,10 @@ pub enum Breach {
     Unasked101,
     /// The body is larger than `limits.response_body`.
     TooLarge(u64),
+    /// It holds the credential that was sent, and `reflection: block` forbids that.
+    Reflected,
+    /// It is compressed although that was not asked for, so that nobody can search it for the credential.
+    Sealed,
 }
 
 /// Everything that can end a request before an upstream's answer does.
@@ -262,6 +266,10 @@ impl Error {
             Self::Protocol(Breach::Framing(_)) => "The upstream's answer is not valid HTTP.".into(),
             Self::Protocol(Breach::Cut) => "The upstream's answer was cut off.".into(),
             Self::Protocol(Breach::Unasked101) => "The upstream switched protocols without being asked.".into(),
+            Self::Protocol(Breach::Reflected) => "The upstream's answer holds the credential that was sent to it.".into(),
+            Self::Protocol(Breach::Sealed) => {
+                "The upstream's answer is compressed unasked and cannot be searched for the credential.".into()
+            }
             Self::Protocol(Breach::TooLarge(limit)) => {
                 format!("The upstream's answer is larger than {limit} bytes (limits.response_body).").into()
             }
@@ -298,6 +306,9 @@ impl Error {
             Self::Tls(TlsFault::Handshake(_)) => "Check that the port speaks TLS and offers tls.min_version.".into(),
             Self::Timeout(stage) => format!("Try again, or raise timeouts.{}.", stage.key()).into(),
             Self::Protocol(Breach::TooLarge(_)) => "Ask for less, or raise limits.response_body.".into(),
+            Self::Protocol(Breach::Reflected | Breach::Sealed) => {
+                "`reflection` of the resource says what becomes of such an answer.".into()
+            }
             Self::Protocol(_) => "The upstream or something before it is at fault; the gateway's log says more.".into(),
             Self::Internal(_) => "Report it with the request id.".into(),
         }
@@ -339,6 +350,7 @@ impl Error {
             Self::Protocol(Breach::Cut) => "http_response_incomplete",
             Self::Protocol(Breach::Unasked101) => "http_upgrade_failed",
             Self::Protocol(Breach::TooLarge(_)) => "http_response_body_size",
+            Self::Protocol(Breach::Reflected | Breach::Sealed) => "http_protocol_error",
             Self::Internal(_) => "proxy_internal_error",
         }
     }

@@ -76,6 +76,8 @@ pub struct Record {
     pub config: Arc<str>,
     /// What went wrong: an error code, or `client-gone`.
     pub error: Option<&'static str>,
+    /// Where the upstream's answer held the credential just sent.
+    pub reflected: Reflected,
     /// Finds the resource's secrets by value, so that none reaches the log.
     pub mask: Option<Arc<crate::secret::Mask>>,
     /// The exchange's place under `server.limits.in_flight`, given back when it ends.
@@ -112,9 +114,31 @@ impl Record {
             credential: None,
             config,
             error: None,
+            reflected: Reflected::default(),
             mask: None,
             admitted: None,
             slot: None,
+        }
+    }
+}
+
+/// Where a credential was seen that an upstream sent back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reflected {
+    /// In the head of the answer.
+    pub head: bool,
+    /// In its body, or behind it.
+    pub body: bool,
+}
+
+impl Reflected {
+    /// The word in the record; none where nothing was seen.
+    pub fn word(self) -> Option<&'static str> {
+        match (self.head, self.body) {
+            (false, false) => None,
+            (true, false) => Some("head"),
+            (false, true) => Some("body"),
+            (true, true) => Some("head and body"),
         }
     }
 }

@@ -68,8 +68,11 @@ impl Mask {
             }
             spellings.push(Zeroizing::new(text.to_owned()));
             let encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+            let written = crate::uri::encode_query(text);
+            spellings.push(Zeroizing::new(lower_escapes(&encoded)));
             spellings.push(Zeroizing::new(encoded));
-            spellings.push(Zeroizing::new(crate::uri::encode_query(text)));
+            spellings.push(Zeroizing::new(lower_escapes(&written)));
+            spellings.push(Zeroizing::new(written));
             spellings.push(Zeroizing::new(json_escaped(text)));
             for alignment in 0..3 {
                 spellings.push(Zeroizing::new(base64_core(&STANDARD, text, alignment)));
@@ -102,10 +105,64 @@ impl Mask {
     }
 }
 
+impl Mask {
+    /// Whether there is nothing to look for.
+    pub fn is_empty(&self) -> bool {
+        self.spellings.is_empty()
+    }
+
+    /// Whether any secret stands in `bytes`.
+    pub fn finds_in(&self, bytes: &[u8]) -> bool {
+        bytes.len() >= self.shortest
+            && self.spellings.iter().any(|s| s.len() <= bytes.len() && memchr::memmem::find(bytes, s.as_bytes()).is_some())
+    }
+
+    /// Replaces every secret by as many `*`, so that whatever counts the bytes still holds. Says whether there was one.
+    pub fn star(&self, bytes: &mut [u8]) -> bool {
+        let mut found = false;
+        if bytes.len() < self.shortest {
+            return false;
+        }
+        let length = bytes.len();
+        for spelling in self.spellings.iter().filter(|s| s.len() <= length) {
+            let mut from = 0;
+            while let Some(at) = memchr::memmem::find(&bytes[from..], spelling.as_bytes()) {
+                let end = from + at + spelling.len();
+                bytes[from + at..end].fill(b'*');
+                (from, found) = (end, true);
+            }
+        }
+        found
+    }
+
+    /// How many bytes at the end may be the beginning of a secret, and must be kept until more has come.
+    pub fn open_end(&self, bytes: &[u8]) -> usize {
+        self.spellings.iter().map(|spelling| open_end(spelling.as_bytes(), bytes)).max().unwrap_or(0)
+    }
+}
+
+/// The longest end of `bytes` that is a beginning of `secret`, short of all of it.
+fn open_end(secret: &[u8], bytes: &[u8]) -> usize {
+    let [first, ..] = secret else { return 0 };
+    let tail = &bytes[bytes.len().saturating_sub(secret.len() - 1)..];
+    memchr::memchr_iter(*first, tail).map(|at| &tail[at..]).find(|end| secret.starts_with(end)).map_or(0, <[u8]>::len)
+}
+
 impl fmt::Debug for Mask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Mask({} spellings)", self.spellings.len())
     }
+}
+
+/// Percent-encoded text with small letters in its escapes.
+fn lower_escapes(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut left = 0;
+    for c in text.chars() {
+        out.push(if left > 0 { c.to_ascii_lowercase() } else { c });
+        left = if c == '%' { 2 } else { left - usize::from(left > 0) };
+    }
+    out
 }
 
 fn json_escaped(text: &str) -> String {
@@ -163,5 +220,32 @@ mod tests {
     fn equality_looks_at_the_value() {
         assert_eq!(Secret::new("a".into()), Secret::new("a".into()));
         assert_ne!(Secret::new("a".into()), Secret::new("b".into()));
+    }
+
+    #[test]
+    fn stars_take_the_place_of_every_spelling_byte_for_byte() {
+        let secret = Secret::new("p&ss/wörd+1".into());
+        let mask = Mask::new([&secret]);
+        let quoted = serde_json::Value::from(secret.expose()).to_string();
+        let percent = crate::uri::encode_query(secret.expose());
+        let spellings = [secret.expose().to_owned(), percent.clone(), lower_escapes(&percent), quoted, STANDARD.encode(secret.expose())];
+        for spelling in spellings {
+            let mut text = format!("before {spelling} and {spelling}").into_bytes();
+            let length = text.len();
+            assert!(mask.star(&mut text), "{spelling}");
+            assert_eq!(text.len(), length);
+            assert!(!mask.star(&mut text) && text.starts_with(b"before ") && text.contains(&b'*'));
+        }
+        assert!(!mask.star(&mut b"nothing of the kind".to_vec()));
+        assert_eq!(lower_escapes("A%2FB%C3%B6C"), "A%2fB%c3%b6C");
+    }
+
+    #[test]
+    fn an_open_end_is_what_may_become_a_secret() {
+        let mask = Mask::new([&Secret::new("abcabcabd".into())]);
+        for (text, open) in [("xyz", 0), ("xa", 1), ("xabcabca", 7), ("abcabcabc", 6), ("abcabcabd", 0), ("", 0), ("abcabcab", 8)] {
+            assert_eq!(open_end(b"abcabcabd", text.as_bytes()), open, "{text}");
+            assert!(mask.open_end(text.as_bytes()) >= open);
+        }
     }
 }

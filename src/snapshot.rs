@@ -17,6 +17,7 @@ use crate::fill::Fills;
 use crate::middleware::Route;
 use crate::middleware::forward::{Forward, Timeouts};
 use crate::middleware::in_flight::InFlight;
+use crate::middleware::reflect::Reflect;
 use crate::middleware::shape::Shape;
 use crate::middleware::sign::Sign;
 use crate::middleware::site::Site;
@@ -97,6 +98,8 @@ pub struct Steps {
     pub in_flight: Option<InFlight>,
     /// What the gateway presents.
     pub sign: Option<Sign>,
+    /// Who looks whether it comes back.
+    pub reflect: Option<Reflect>,
     /// The way there.
     pub forward: Forward,
 }
@@ -200,12 +203,14 @@ impl Resource {
         let kept = before.and_then(|b| b.slots.clone()).filter(|(n, _)| plan.limits.in_flight == Some(*n));
         let slots = kept.or_else(|| plan.limits.in_flight.map(|n| (n, Arc::new(Semaphore::new(n)))));
         let upstream = before.filter(|b| b.pool == plan.pool).map_or(plan.upstream, |b| b.upstream.clone());
+        let mask = plan.mask.clone();
         let build = |variant: crate::config::resource::Variant| {
             let timeouts =
                 Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
             compose(Steps {
                 shape: variant.shape,
                 in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),
+                reflect: Reflect::new(plan.reflection, mask.clone(), variant.auth.as_ref()),
                 sign: sign(variant.auth, variant.fills, plan.limits.buffer),
                 forward: Forward::new(upstream.clone(), timeouts, plan.limits.response_body, plan.websocket),
             })

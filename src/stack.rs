@@ -53,7 +53,7 @@ pub fn resource(steps: Steps) -> Route {
             .layer(layer(steps.in_flight)) // inside cache: a hit takes no place
             // expect, retry, breaker, quota: retry outside sign, so that every attempt signs afresh.
             .layer(layer(steps.sign))
-            // reflect: looks for the credential just sent, so it must know it.
+            .layer(layer(steps.reflect)) // looks for the credential just sent, so it must know it
             .service(steps.forward),
     )
 }

@@ -69,6 +69,7 @@ pub fn write(record: &Record, redact: &Redact, everywhere: &Mask, stamp: &mut St
     line.number(key!("bytes_out"), record.bytes_out);
     line.maybe(key!("credential"), record.credential.as_deref());
     line.plain(key!("config"), &record.config);
+    line.maybe(key!("reflection"), record.reflected.word());
     line.maybe(key!("error"), record.error);
     out.extend_from_slice(b"}\n");
 }

@@ -228,6 +228,10 @@ impl Scheme for ApiKey {
         true
     }
 
+    fn fresh(&self) -> bool {
+        false
+    }
+
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         Signing::Done(match &self.place {
             Place::Header { name, value } => {

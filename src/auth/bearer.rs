@@ -92,6 +92,10 @@ impl Scheme for Bearer {
         true
     }
 
+    fn fresh(&self) -> bool {
+        false
+    }
+
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         call.headers.insert(AUTHORIZATION, self.value.value());
         Signing::Done(Ok(()))

@@ -121,6 +121,10 @@ impl Scheme for Digest {
         true
     }
 
+    fn fresh(&self) -> bool {
+        false
+    }
+
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         call.headers.remove(AUTHORIZATION);
         match &**self.inner.known.load() {

@@ -100,6 +100,14 @@ pub trait Scheme: std::fmt::Debug + Send + Sync {
     /// Whether it sends something that must not travel in the clear (ruling G1).
     fn secret(&self) -> bool;
 
+    /// Whether what it sends may be a secret that the configuration does not hold: a token that it fetched, a session. Then
+    /// what it has put where it [owns](Scheme::owns) something is looked for in answers, call by call. To be `false` for
+    /// schemes that send the configuration's own secrets, which are looked for anyway, and for those that send
+    /// signatures, which are worth nothing to whoever sees them.
+    fn fresh(&self) -> bool {
+        true
+    }
+
     /// What must change before the cache key is made. Nothing, for most.
     ///
     /// # Errors
@@ -175,6 +183,11 @@ impl Auth {
     /// Whether plain HTTP would show a credential, so that the configuration must refuse it (ruling G1).
     pub fn needs_tls(&self) -> bool {
         self.0.iter().any(|scheme| scheme.secret())
+    }
+
+    /// Whether any scheme sends secrets that the configuration does not hold.
+    pub fn fresh(&self) -> bool {
+        self.0.iter().any(|scheme| scheme.fresh())
     }
 
     /// Changes what must change before the cache key is made.

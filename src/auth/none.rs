@@ -32,6 +32,10 @@ impl Scheme for Nothing {
         false
     }
 
+    fn fresh(&self) -> bool {
+        false
+    }
+
     fn sign<'a>(&'a self, _: &'a mut Call) -> Signing<'a> {
         Signing::Done(Ok(()))
     }

@@ -44,6 +44,10 @@ impl Scheme for Passthrough {
         true
     }
 
+    fn fresh(&self) -> bool {
+        false
+    }
+
     fn sign<'a>(&'a self, _: &'a mut Call) -> Signing<'a> {
         Signing::Done(Ok(()))
     }

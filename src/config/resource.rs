@@ -12,6 +12,7 @@ use crate::digest::{Digest, Digester};
 use crate::expr::{Names, Settings};
 use crate::file::Seen;
 use crate::fill::Fills;
+use crate::middleware::reflect;
 use crate::middleware::shape::{self, Shape};
 use crate::net::{self, Upstream};
 use crate::path::Glob;
@@ -62,6 +63,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Whether connections may switch protocols.
     pub websocket: bool,
+    /// What becomes of a credential that an answer holds.
+    pub reflection: reflect::Mode,
     /// Its secrets, to be found by value.
     pub mask: Option<Arc<Mask>>,
     /// What holds where no route says otherwise.
@@ -171,7 +174,6 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     secrets(&fields, problems);
     fields.unbuilt_all(&UNBUILT);
     fields.unbuilt("allow_private", |n| n.is_off());
-    fields.unbuilt("reflection", |_| false);
     // Read before anything else, by `config::preset` and `config::references`.
     let preset = fields.node("preset").and_then(Node::word).map(str::to_owned);
     fields.raw("vars");
@@ -187,7 +189,10 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let shape = shape::Config::read(&fields, &settings, problems);
     let auth = fields.node("auth");
     let routes = fields.items("routes");
-    let reader = Reader { name, context, limits, allow_http, settings: &settings, problems };
+    let reflections = [("off", reflect::Mode::Off), ("mask", reflect::Mode::Mask), ("block", reflect::Mode::Block)];
+    let reflection = fields.choice("reflection", &reflections, reflect::Mode::Heads);
+    let scanned = reflection.scans_bodies();
+    let reader = Reader { name, context, limits, allow_http, settings: &settings, scanned, problems };
     // What is wrong with the URL must not hide what is wrong with the rest.
     let unknown = base.is_none();
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
@@ -214,6 +219,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         upstream: Arc::new(upstream),
         limits,
         websocket,
+        reflection,
         mask,
         variant,
         branches,
@@ -305,6 +311,8 @@ struct Reader<'r> {
     limits: Limits,
     allow_http: bool,
     settings: &'r Arc<Settings>,
+    /// Whether answers are searched for the credential.
+    scanned: bool,
     problems: &'r Problems,
 }
 
@@ -327,6 +335,7 @@ impl Reader<'_> {
             gateway: self.context.gateway.clone(),
             settings: self.settings.clone(),
             buffer: self.limits.buffer,
+            scanned: self.scanned,
         };
         let (shape, fills) = shape?.build(build, self.problems)?;
         Some(Variant { shape, fills, auth, timeouts })

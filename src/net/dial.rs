@@ -9,8 +9,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::guard::{self, Reach};
 use super::settings::Versions;
-use super::{failure, guard, tls};
+use super::{failure, tls};
 use crate::error::{Error, Stage, TlsFault, Unreachable};
 use crate::net::Origin;
 
@@ -27,19 +28,31 @@ pub enum Connected {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Dials within `patience`; over TLS, `versions` are offered.
+/// What a connection is made with, besides where it leads.
+#[derive(Clone, Copy)]
+pub struct Terms<'t> {
+    /// The resource's own TLS settings.
+    pub tls: Option<&'t tls::Config>,
+    /// What is offered over TLS.
+    pub versions: Versions,
+    /// Which addresses may be dialled.
+    pub reach: Reach,
+}
+
+/// Dials within `patience`.
 ///
 /// # Errors
 /// What went wrong, told apart; [`Stage::Connect`] when time ran out.
-pub async fn dial(origin: &Origin, tls: Option<&tls::Config>, versions: Versions, patience: Duration) -> Result<Connected, Error> {
-    match tokio::time::timeout(patience, connect(origin, tls, versions, patience)).await {
+pub async fn dial(origin: &Origin, terms: Terms<'_>, patience: Duration) -> Result<Connected, Error> {
+    match tokio::time::timeout(patience, connect(origin, terms, patience)).await {
         Ok(result) => result,
         Err(_) => Err(Error::Timeout(Stage::Connect)),
     }
 }
 
-async fn connect(origin: &Origin, tls: Option<&tls::Config>, versions: Versions, patience: Duration) -> Result<Connected, Error> {
-    let addresses = resolve(origin).await?;
+async fn connect(origin: &Origin, terms: Terms<'_>, patience: Duration) -> Result<Connected, Error> {
+    let Terms { tls, versions, reach } = terms;
+    let addresses = resolve(origin, reach).await?;
     let stream = tcp(&addresses, patience).await?;
     if !origin.is_https() {
         return Ok(Connected::Plain(stream));
@@ -53,29 +66,18 @@ async fn connect(origin: &Origin, tls: Option<&tls::Config>, versions: Versions,
     Ok(Connected::Tls(Box::new(stream)))
 }
 
-async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Error> {
+async fn resolve(origin: &Origin, reach: Reach) -> Result<Vec<SocketAddr>, Error> {
     if let Some(ip) = origin.ip() {
-        guard::judge(ip)?;
-        return Ok(vec![SocketAddr::new(ip, origin.port())]);
+        return guard::allowed([SocketAddr::new(ip, origin.port())], reach);
     }
     let found = tokio::net::lookup_host((origin.host(), origin.port())).await;
     let found: Vec<SocketAddr> = found.map_err(|_| Error::Dns(origin.host().to_owned()))?.collect();
     if found.is_empty() {
         return Err(Error::Dns(origin.host().to_owned()));
     }
-    // One forbidden address among several is passed over; if there is no other, its reason is the answer.
-    let (mut allowed, mut refused) = (Vec::new(), None);
-    for address in interleave(found) {
-        match guard::judge(address.ip()) {
-            Ok(()) => allowed.push(address),
-            Err(error) => refused = Some(error),
-        }
-    }
+    let mut allowed = guard::allowed(interleave(found), reach)?;
     allowed.truncate(ADDRESSES_MAX);
-    match refused {
-        Some(error) if allowed.is_empty() => Err(error),
-        _ => Ok(allowed),
-    }
+    Ok(allowed)
 }
 
 /// Alternates families, so that a dead one costs one try (RFC 8305 section 4).

@@ -20,6 +20,7 @@ pub use background::Background;
 pub use cidr::Cidr;
 pub use failure::broken_body;
 pub use fetch::{Bounds, fetch};
+pub use guard::Reach;
 pub use identity::{ClientAuth, Identity, Shown};
 pub use origin::Origin;
 pub use pool::{Lease, Pool, Stats, Upstream};

@@ -28,6 +28,7 @@ use tokio::task::AbortHandle;
 
 use super::dial::{self, Connected};
 use super::failure::{self, Fate};
+use super::guard::Reach;
 use super::multiplexed::{self, Place, Settling, Shared};
 pub use super::settings::Config;
 use super::settings::Versions;
@@ -52,6 +53,7 @@ pub struct Upstream {
     scheme: Scheme,
     authority: Option<Authority>,
     tls: Option<tls::Config>,
+    reach: Reach,
     config: Config,
     connect: Duration,
     queue: Duration,
@@ -66,6 +68,11 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// The same with other rules about where its host may be. [`Reach::Written`] holds otherwise.
+    pub fn reaching(self, reach: Reach) -> Self {
+        Self { reach, ..self }
+    }
+
     /// An upstream with its bounds. `connect` and `queue` are the resource's timeouts of these names.
     pub fn new(origin: Origin, tls: Option<tls::Config>, config: Config, connect: Duration, queue: Duration) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -75,6 +82,7 @@ impl Upstream {
             authority: Authority::try_from(origin.authority().as_bytes()).ok(),
             origin,
             tls,
+            reach: Reach::Written,
             config,
             connect,
             queue,
@@ -584,7 +592,8 @@ where
         versions: Versions,
         permit: OwnedSemaphorePermit,
     ) -> Result<(Held<B>, Option<Rc<Settling>>), Error> {
-        let connected = dial::dial(&upstream.origin, upstream.tls.as_ref(), versions, upstream.connect).await?;
+        let terms = dial::Terms { tls: upstream.tls.as_ref(), versions, reach: upstream.reach };
+        let connected = dial::dial(&upstream.origin, terms, upstream.connect).await?;
         let two = match &connected {
             Connected::Plain(_) => versions == Versions::Two,
             Connected::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),

@@ -84,6 +84,8 @@ pub struct Build<'b> {
     pub settings: Arc<Settings>,
     /// `limits.buffer`.
     pub buffer: u64,
+    /// Whether bodies of answers are searched, and so must come whole and as they are.
+    pub scanned: bool,
 }
 
 /// What headers, parameters, cookies and bodies may read.
@@ -122,7 +124,7 @@ impl Config {
 
     /// Builds it. `None` after an error was reported.
     pub fn build(self, build: Build<'_>, problems: &Problems) -> Option<(Shape, Option<Fills>)> {
-        let Build { resource, base, owned, gateway, settings, buffer } = build;
+        let Build { resource, base, owned, gateway, settings, buffer, scanned } = build;
         let mut fills = self.computed_cookies;
         let mut filter = Filter {
             owned: owned.headers.clone(),
@@ -200,6 +202,7 @@ impl Config {
             client_ip: self.forward.client_ip,
             fills: steady,
             computes_agent,
+            scanned,
             back,
         })?;
         Some((shape, volatile))

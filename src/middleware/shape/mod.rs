@@ -9,7 +9,7 @@ mod links;
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, COOKIE, Entry, HOST, MAX_FORWARDS, USER_AGENT, VIA};
+use http::header::{ACCEPT, ACCEPT_ENCODING, COOKIE, Entry, HOST, IF_RANGE, MAX_FORWARDS, RANGE, USER_AGENT, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 pub use config::{Base, Build, Config, SHAPING};
@@ -104,6 +104,9 @@ pub struct Shape {
     fills: Option<Fills>,
     /// Whether an expression makes the `User-Agent`.
     computes_agent: bool,
+    /// Whether bodies of answers are searched for the credential: not compressed, and not in pieces of the client's choice,
+    /// of which none would hold it.
+    scanned: bool,
     back: Back,
 }
 
@@ -177,6 +180,11 @@ impl Shape {
         }
         if !headers.contains_key(USER_AGENT) && !self.filter.removes(&USER_AGENT) && !self.computes_agent {
             headers.insert(USER_AGENT, self.gateway.user_agent.clone());
+        }
+        if self.scanned {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            headers.remove(RANGE);
+            headers.remove(IF_RANGE);
         }
         headers.insert(HOST, self.host.clone());
         headers.append(VIA, self.gateway.via.clone());
