@@ -20,13 +20,15 @@ pub struct BaseUrl {
     pub text: String,
     /// Where it stands.
     pub place: Place,
+    /// Whether an expression had a say in the host.
+    pub made: bool,
 }
 
 impl BaseUrl {
     /// Stands for one that could not be read.
     pub fn nowhere(place: Place) -> Option<Self> {
         let origin = net::Origin::parse("https", "nowhere.invalid").ok()?;
-        Some(Self { origin, path: String::new(), text: String::new(), place })
+        Some(Self { origin, path: String::new(), text: String::new(), place, made: false })
     }
 
     /// Reads it. `None` after an error was reported.
@@ -41,7 +43,7 @@ impl BaseUrl {
         if computed {
             base.allowed(hosts.as_ref(), problems)?;
         }
-        Some(base)
+        Some(Self { made: computed, ..base })
     }
 
     fn parse(text: String, place: Place, problems: &Problems) -> Option<Self> {
@@ -70,7 +72,7 @@ impl BaseUrl {
             return refuse(format!("the path of `base_url` is refused: {}", error.detail()), &error.hint());
         }
         let path = path.to_owned();
-        Some(Self { origin, path, text, place })
+        Some(Self { origin, path, text, place, made: false })
     }
 
     fn allowed(&self, hosts: Option<&Hosts>, problems: &Problems) -> Option<()> {

@@ -14,7 +14,7 @@ use crate::file::Seen;
 use crate::fill::Fills;
 use crate::middleware::reflect;
 use crate::middleware::shape::{self, Shape};
-use crate::net::{self, Upstream};
+use crate::net::{self, Reach, Upstream};
 use crate::path::Glob;
 use crate::secret::{Mask, Secret};
 use crate::tree::{Entry, Fields, Folders, Node, Place, Problems, Value};
@@ -38,7 +38,7 @@ const UNBUILT: [&str; 15] = [
     "credentials",
 ];
 /// Keys of a resource that its connections are built from, besides its origin.
-const POOL_KEYS: [&str; 4] = ["tls", "http", "proxy", "tunnel"];
+const POOL_KEYS: [&str; 5] = ["tls", "http", "proxy", "tunnel", "allow_private"];
 /// Keys of a route that this build lacks.
 const UNBUILT_IN_ROUTES: [&str; 5] = ["cache", "retry", "rate_limits", "idempotency", "expect"];
 
@@ -173,7 +173,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     fields.raw("hosts");
     secrets(&fields, problems);
     fields.unbuilt_all(&UNBUILT);
-    fields.unbuilt("allow_private", |n| n.is_off());
+    let private = fields.flag("allow_private", false);
     // Read before anything else, by `config::preset` and `config::references`.
     let preset = fields.node("preset").and_then(Node::word).map(str::to_owned);
     fields.raw("vars");
@@ -199,7 +199,8 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let variant = reader.variant(&base, shape.clone(), auth, timeouts);
     let branches = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
     fields.finish();
-    let upstream = Upstream::new(base.origin.clone(), tls.flatten(), pool?, timeouts.connect, timeouts.queue);
+    let reach = if base.made { Reach::Made { private } } else { Reach::Written };
+    let upstream = Upstream::new(base.origin.clone(), tls.flatten(), pool?, timeouts.connect, timeouts.queue).reaching(reach);
     // Those that stand in secret fields, and whatever else a reference has touched.
     let mut secrets: Vec<Secret> = problems.take_secrets();
     node.secrets(&mut secrets);

@@ -84,7 +84,7 @@ fn a_base_url_is_made_of_what_people_paste() {
     let upstream = Upstream::ok();
     for pasted in ["127.0.0.1", "http://127.0.0.1", "http://127.0.0.1/"] {
         let config = format!(
-            "resources:\n  up:\n    vars: {{ host: \"{pasted}\", path: \"/v 1/\" }}\n    base_url: \"http://{{{{ vars.host }}}}:{}/{{{{ vars.path }}}}\"\n    hosts: [\"127.0.0.1:{}\"]\n    headers: {{ X-Base: \"{{{{ base }}}}\" }}\n",
+            "resources:\n  up:\n    vars: {{ host: \"{pasted}\", path: \"/v 1/\" }}\n    base_url: \"http://{{{{ vars.host }}}}:{}/{{{{ vars.path }}}}\"\n    hosts: [\"127.0.0.1:{}\"]\n    allow_private: true\n    headers: {{ X-Base: \"{{{{ base }}}}\" }}\n",
             upstream.port, upstream.port
         );
         let gateway = Gateway::start(&config);

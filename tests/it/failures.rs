@@ -302,3 +302,24 @@ fn a_backlog_that_nobody_accepts_is_a_connect_timeout() {
     let gateway = resource(&format!("http://{address}"), "    timeouts: { connect: 200ms }\n");
     fails(&gateway, 504, "upstream-timeout", "connection_timeout");
 }
+
+#[test]
+fn a_host_that_an_expression_made_is_dialled_only_where_it_is_public() {
+    let upstream = Upstream::ok();
+    // `localhost` resolves to this machine: a name is judged by its address, at each dial.
+    for host in ["127.0.0.1", "localhost"] {
+        for (private, status) in [(false, 502), (true, 200)] {
+            let gateway = Gateway::start(&format!(
+                "vars: {{ host: {host} }}\nresources:\n  up:\n    base_url: \"http://{{{{ vars.host }}}}:{}\"\n    hosts: [\"{host}:{}\"]\n    allow_private: {private}\n",
+                upstream.port, upstream.port
+            ));
+            let reply = gateway.get("/r/up/a");
+            assert_eq!(reply.status, status, "{host} {private}: {}", reply.text());
+            if status == 502 {
+                assert_eq!(reply.code(), "upstream-unreachable");
+                assert!(reply.field("proxy-status").unwrap().contains("destination_ip_prohibited"), "{}", reply.head);
+            }
+        }
+    }
+    assert_eq!(upstream.seen().len(), 2);
+}
