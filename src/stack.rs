@@ -14,7 +14,6 @@ use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
 use crate::body::{Body, Inbound};
@@ -117,7 +116,7 @@ pub struct Shared {
     /// The live resources, replaced whole when the configuration is.
     pub live: Live,
     /// `server.limits.in_flight`.
-    pub in_flight: Arc<Semaphore>,
+    pub in_flight: in_flight::Places,
     /// How long a request waits for a place or for room in the audit log, where no resource says otherwise.
     pub queue: Duration,
     /// Set once the gateway drains.
@@ -210,7 +209,7 @@ impl Gateway {
             return Err(refusal);
         }
         judge_method(request.method())?;
-        let permit = in_flight::acquire(&self.shared.in_flight, self.shared.queue, "server.limits.in_flight").await?;
+        let permit = self.shared.in_flight.acquire(self.shared.queue, "server.limits.in_flight").await?;
         open.record.borrow_mut().admitted = Some(permit);
         snapshot.common.site.judge(request.headers(), peer.loopback)?;
         if let Some(allowed) = snapshot.common.site.preflight(request.method(), request.headers()) {

@@ -10,6 +10,9 @@ use super::{Answer, Next, Step};
 use crate::call::Call;
 use crate::error::Error;
 
+/// So many requests may wait for a place however few there are.
+const WAITING_LEAST: usize = 1024;
+
 /// The bound of one resource, shared by its routes and all cores.
 #[derive(Debug)]
 pub struct InFlight {
@@ -34,6 +37,33 @@ impl Step for InFlight {
             record.slot = Some(permit);
         }
         next.run(call).await
+    }
+}
+
+/// Places for the requests of the whole gateway, and for as many again that wait for one: a client that multiplexes could
+/// else queue up more than memory holds.
+#[derive(Debug)]
+pub struct Places {
+    slots: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+impl Places {
+    /// So many, and as many that wait, or a few more.
+    pub fn new(count: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(count)), waiting: Semaphore::new(count.max(WAITING_LEAST)) }
+    }
+
+    /// A place, at once or within `patience`.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] naming `what`: at once where too many wait already.
+    pub async fn acquire(&self, patience: Duration, what: &'static str) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = self.slots.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waits = self.waiting.try_acquire().map_err(|_| Error::Overloaded(what.into()))?;
+        acquire(&self.slots, patience, what).await
     }
 }
 
@@ -67,5 +97,20 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::from_secs(5));
         drop(held);
         assert!(acquire(&slots, Duration::from_secs(5), "x").await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_wait_than_may() {
+        let places = Places { slots: Arc::new(Semaphore::new(1)), waiting: Semaphore::new(1) };
+        let held = places.acquire(Duration::from_secs(5), "x").await.unwrap();
+        let began = tokio::time::Instant::now();
+        let (first, second) = tokio::join!(places.acquire(Duration::from_secs(5), "x"), async {
+            let refused = places.acquire(Duration::from_secs(5), "x").await;
+            let at = began.elapsed();
+            drop(held);
+            (refused, at)
+        });
+        assert!(first.is_ok());
+        assert_eq!((second.0.unwrap_err(), second.1), (Error::Overloaded("x".into()), Duration::ZERO));
     }
 }

@@ -32,6 +32,7 @@ use self::listen::Unix;
 use crate::admin::{self, Admin, Side};
 use crate::audit::Audit;
 use crate::config::listen::{Accept, Address, Root as Listening, Server};
+use crate::middleware::in_flight::Places;
 use crate::reload;
 use crate::snapshot::Snapshot;
 use crate::stack::{Live, Shared};
@@ -109,12 +110,8 @@ async fn serve(listening: Listening, live: Live, audit: Arc<Audit>, source: relo
         tokio::spawn(crate::mock::serve(listener, Arc::new(mock), std::future::pending::<()>()));
     }
 
-    let shared = Arc::new(Shared {
-        live: live.clone(),
-        in_flight: Arc::new(Semaphore::new(server.limits.in_flight)),
-        queue: QUEUE,
-        draining: draining.clone(),
-    });
+    let shared =
+        Arc::new(Shared { live: live.clone(), in_flight: Places::new(server.limits.in_flight), queue: QUEUE, draining: draining.clone() });
     let limits = Limits {
         bounds: Bounds { bytes: server.limits.header_bytes, fields: server.limits.headers },
         idle: server.timeouts.idle,

@@ -182,8 +182,9 @@ fn a_handshake_that_never_ends_is_ended() {
             stream
         })
         .collect();
-    let mut tls = connect(port, &authority, None, &[]).unwrap();
-    assert!(get(&mut tls).unwrap().starts_with("HTTP/1.1 200"));
+    // On a machine under load an honest handshake may take too long as well.
+    let served = eventually(|| get(&mut connect(port, &authority, None, &[]).ok()?).ok().filter(|head| head.starts_with("HTTP/1.1 200")));
+    assert!(served.is_some());
     for stream in &mut half {
         let mut rest = Vec::new();
         // Closed or reset, but over.
