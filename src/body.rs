@@ -1,7 +1,8 @@
 //! Bodies in both directions: empty, buffered, or streaming under limits. Nothing here holds a body whole, except
-//! [`collect`] and [`Kept`], which are bounded.
+//! [`collect`], [`begin`] and [`Kept`], which are bounded; [`spool`] holds it on disk.
 
 mod kept;
+mod spool;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::record::OpenRecord;
 use crate::trailers::{self, Screen};
 pub use kept::{Kept, Spare};
+pub use spool::spool;
 
 /// A body of either direction.
 #[derive(Debug, Default)]
@@ -107,6 +109,45 @@ pub async fn collect(mut body: Body, limit: u64, name: &'static str) -> Result<B
         all.extend_from_slice(&data);
     }
     Ok(all.freeze())
+}
+
+/// The beginning of a body.
+#[derive(Debug)]
+pub enum Begun {
+    /// All of it.
+    Whole(Bytes),
+    /// It is longer than the limit: what was read stands in front again.
+    Longer(Body),
+}
+
+/// Reads a body to its end, or until more than `limit` bytes have come.
+///
+/// # Errors
+/// What the body itself fails with. Trailers are dropped.
+pub async fn begin(mut body: Body, limit: u64) -> Result<Begun, Error> {
+    if let Body::Full(bytes) = &body
+        && bytes.len() as u64 <= limit
+    {
+        return Ok(Begun::Whole(bytes.clone()));
+    }
+    if http_body::Body::size_hint(&body).lower() > limit {
+        return Ok(Begun::Longer(body));
+    }
+    let (mut read, mut size) = (std::collections::VecDeque::new(), 0u64);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        size += data.len() as u64;
+        read.push_back(data);
+        if size > limit {
+            return Ok(Begun::Longer(kept::again(read, body)));
+        }
+    }
+    if let [_] = read.make_contiguous() {
+        return Ok(Begun::Whole(read.pop_front().unwrap_or_default()));
+    }
+    let mut all = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
+    read.iter().for_each(|piece| all.extend_from_slice(piece));
+    Ok(Begun::Whole(all.freeze()))
 }
 
 /// A deadline that costs a timer only once somebody really waits for it.

@@ -18,6 +18,7 @@ use crate::middleware::Route;
 use crate::middleware::forward::{Forward, Timeouts};
 use crate::middleware::in_flight::InFlight;
 use crate::middleware::reflect::Reflect;
+use crate::middleware::prepare::Prepare;
 use crate::middleware::shape::Shape;
 use crate::middleware::sign::Sign;
 use crate::middleware::site::Site;
@@ -94,6 +95,8 @@ pub struct Resource {
 pub struct Steps {
     /// What the upstream is to see.
     pub shape: Shape,
+    /// What the signature demands of the request's shape.
+    pub prepare: Option<Prepare>,
     /// How many calls may be under way.
     pub in_flight: Option<InFlight>,
     /// What the gateway presents.
@@ -209,6 +212,7 @@ impl Resource {
                 Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
             compose(Steps {
                 shape: variant.shape,
+                prepare: variant.auth.as_ref().and_then(Prepare::new),
                 in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),
                 reflect: Reflect::new(plan.reflection, mask.clone(), variant.auth.as_ref()),
                 sign: sign(variant.auth, variant.fills, plan.limits.buffer),

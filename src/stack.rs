@@ -47,6 +47,7 @@ pub fn resource(steps: Steps) -> Route {
             // limit: its rate limits, for permitted callers only.
             // idempotency: an answer kept for this key is replayed before any work is done.
             .layer(always(steps.shape)) // before cache and sign: both depend on the final request
+            .layer(layer(steps.prepare)) // before cache: what is signed is what is kept and sent
             // fallback: around all that can fail behind it.
             // cache: outside retry, so that a hit never waits.
             .layer(layer(steps.in_flight)) // inside cache: a hit takes no place

@@ -4,12 +4,14 @@
 //! made, and how this attempt is signed. [`Auth`] asks all that stand under one `auth`. Nothing here sends anything.
 
 mod api_key;
+mod aws_sigv4;
 mod basic;
 mod bearer;
 mod digest;
 mod field;
 mod fingerprint;
 mod form;
+mod hex;
 mod insert;
 mod json;
 mod none;
@@ -108,6 +110,11 @@ pub trait Scheme: std::fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether anything must change before the cache key is made.
+    fn prepares(&self) -> bool {
+        false
+    }
+
     /// What must change before the cache key is made. Nothing, for most.
     ///
     /// # Errors
@@ -144,6 +151,10 @@ pub struct Context<'c> {
     pub base_path: &'c str,
     /// `limits.buffer`, in bytes: the largest body that is held whole.
     pub buffer: u64,
+    /// `limits.request_body`, in bytes.
+    pub largest: Option<u64>,
+    /// Whether the upstream is reached by TLS.
+    pub secure: bool,
 }
 
 /// Everything that stands under one `auth`: all of it applies, in order. Clones share it.
@@ -188,6 +199,11 @@ impl Auth {
     /// Whether any scheme sends secrets that the configuration does not hold.
     pub fn fresh(&self) -> bool {
         self.0.iter().any(|scheme| scheme.fresh())
+    }
+
+    /// Whether any scheme changes something before the cache key is made.
+    pub fn prepares(&self) -> bool {
+        self.0.iter().any(|scheme| scheme.prepares())
     }
 
     /// Changes what must change before the cache key is made.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::auth::fingerprint::Fingerprint;
-use crate::auth::{Auth, Context, Owned, Reading, Scheme, api_key, basic, bearer, digest, none, passthrough};
+use crate::auth::{Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, none, passthrough};
 use crate::tree::{Entry, Fields, Node, Place, Problems, Value, closest};
 
 /// How many schemes one `auth` may list.
@@ -22,7 +22,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -39,11 +39,16 @@ const KINDS: [Kind; 6] = [
         build: api_key::read,
     },
     Kind { name: "digest", example: r#"{ digest: { username: user, password: "${env:PASSWORD}" } }"#, bare: false, build: digest::read },
+    Kind {
+        name: "aws_sigv4",
+        example: r#"{ aws_sigv4: { service: s3, region: eu-west-1, access_key_id: "${env:ID}", secret_access_key: "${env:KEY}" } }"#,
+        bare: false,
+        build: aws_sigv4::read,
+    },
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 18] = [
-    "aws_sigv4",
+const UNBUILT: [&str; 17] = [
     "oauth1",
     "oauth2_client_credentials",
     "oauth2_authorization_code",

@@ -43,7 +43,7 @@ pub fn node(json: &Json) -> Node {
 
 fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
     let problems = Problems::default();
-    let auth = read(&node(json), &Context { base_path, buffer: BUFFER }, &problems);
+    let auth = read(&node(json), &Context { base_path, buffer: BUFFER, largest: None, secure: true }, &problems);
     assert!(auth.is_some() || problems.any_error(), "nothing was read, and nobody said why");
     let any_error = problems.any_error();
     let texts = problems.into_sorted().into_iter().map(|p| format!("{} | {}", p.message, p.hint)).collect();

@@ -82,7 +82,7 @@ impl Spare {
         if shared.read.is_empty() {
             return Some(rest);
         }
-        Some(Body::Stream(Box::pin(Again { read: std::mem::take(&mut shared.read), rest })))
+        Some(again(std::mem::take(&mut shared.read), rest))
     }
 }
 
@@ -137,6 +137,11 @@ impl Shared {
         self.lost = true;
         self.read = VecDeque::new();
     }
+}
+
+/// A body that begins with what was read of it.
+pub fn again(read: VecDeque<Bytes>, rest: Body) -> Body {
+    Body::Stream(Box::pin(Again { read, rest }))
 }
 
 /// What was read, then the rest.

@@ -320,7 +320,15 @@ struct Reader<'r> {
 impl Reader<'_> {
     fn variant(&self, base: &BaseUrl, shape: Option<shape::Config>, node: Option<&Node>, timeouts: Timeouts) -> Option<Variant> {
         let auth = match node {
-            Some(node) => Some(auth::read(node, &auth::Context { buffer: self.limits.buffer, base_path: &base.path }, self.problems)?),
+            Some(node) => {
+                let context = auth::Context {
+                    base_path: &base.path,
+                    buffer: self.limits.buffer,
+                    largest: self.limits.request_body,
+                    secure: base.origin.is_https(),
+                };
+                Some(auth::read(node, &context, self.problems)?)
+            }
             None => None,
         };
         // Ruling G1: a credential does not travel in the clear, unless the operator has said so.

@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod forward;
 pub mod in_flight;
+pub mod prepare;
 pub mod reflect;
 pub mod respond;
 pub mod shape;

@@ -3,6 +3,8 @@
 use aws_lc_rs::digest;
 use md5::Digest as _;
 
+use crate::auth::hex::hex;
+
 /// A hash function. The stronger is the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hash {
@@ -53,16 +55,6 @@ impl Hash {
         };
         hex(digest::digest(algorithm, bytes).as_ref())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
 }
 
 #[cfg(test)]
