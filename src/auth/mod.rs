@@ -15,6 +15,7 @@ mod hex;
 mod insert;
 mod json;
 mod none;
+mod oauth1;
 mod passthrough;
 mod place;
 mod read;

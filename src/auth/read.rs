@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::auth::fingerprint::Fingerprint;
-use crate::auth::{Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, none, passthrough};
+use crate::auth::{Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, none, oauth1, passthrough};
 use crate::tree::{Entry, Fields, Node, Place, Problems, Value, closest};
 
 /// How many schemes one `auth` may list.
@@ -22,7 +22,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -45,11 +45,16 @@ const KINDS: [Kind; 7] = [
         bare: false,
         build: aws_sigv4::read,
     },
+    Kind {
+        name: "oauth1",
+        example: r#"{ oauth1: { consumer_key: key, consumer_secret: "${env:SECRET}" } }"#,
+        bare: false,
+        build: oauth1::read,
+    },
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 17] = [
-    "oauth1",
+const UNBUILT: [&str; 16] = [
     "oauth2_client_credentials",
     "oauth2_authorization_code",
     "oauth2_token_exchange",

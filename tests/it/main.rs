@@ -23,6 +23,7 @@ mod http2_upstreams;
 mod layers;
 mod listener_tls;
 mod newcomer;
+mod oauth1;
 mod paths;
 mod readers;
 mod reflection;
