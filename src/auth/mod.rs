@@ -12,6 +12,7 @@ mod field;
 mod fingerprint;
 mod form;
 mod hex;
+mod http_signature;
 mod insert;
 mod json;
 mod none;

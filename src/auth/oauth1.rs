@@ -12,7 +12,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
-use http_body::Body as _;
 use zeroize::Zeroizing;
 
 use self::base::Pairs;
@@ -24,7 +23,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::key::{Algorithm, Key};
 use crate::secret::Secret;
-use crate::tree::{Fields, Node};
+use crate::tree::{Fields, Node, Place, Problems};
 
 /// Parameters of the protocol: nobody but the gateway says them.
 const OWNED: [&str; 10] = [
@@ -112,7 +111,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     let token = token.map_or(Some(None), |token| token.map(Some))?.filter(|token| !token.is_empty());
     let token_secret = token_secret.map_or(Some(Secret::new(String::new())), |secret| secret)?;
     let realm = realm.map_or(Some(None), |realm| realm.map(Some))?;
-    let signer = signer(method, &consumer_secret, &token_secret, private_key, &fields)?;
+    let signer = signer(method, &consumer_secret, &token_secret, private_key, (node.place, problems))?;
     let token_text = token.as_deref().unwrap_or_default();
     let identity = reading.fingerprint.of([
         &b"oauth1"[..],
@@ -139,8 +138,8 @@ fn signer(
     method: Method,
     consumer: &Secret,
     token: &Secret,
-    private: Option<Option<(crate::tree::Place, Secret)>>,
-    fields: &Fields<'_>,
+    private: Option<Option<(Place, Secret)>>,
+    (place, problems): (Place, &Problems),
 ) -> Option<Signer> {
     let shared = Zeroizing::new([base::encode(consumer.expose().as_bytes()), "&".into(), base::encode(token.expose().as_bytes())].concat());
     let algorithm = match method {
@@ -150,18 +149,18 @@ fn signer(
         Method::Plaintext => return Some(Signer::Plain(Secret::new(shared.to_string()))),
         Method::RsaSha256 => {
             let Some(private) = private else {
-                fields.problems().error(fields.place(), "`private_key` is missing", "add `private_key: \"${file:key.pem}\"`");
+                problems.error(place, "`private_key` is missing", "add `private_key: \"${file:key.pem}\"`");
                 return None;
             };
-            let (place, text) = private?;
+            let (at, text) = private?;
             return match Key::private(text.expose()) {
                 Ok(key) if key.fits(Algorithm::RS256) => Some(Signer::Rsa(Box::new(key))),
                 Ok(_) => {
-                    fields.problems().error(place, "`private_key` is no RSA key", "RSA-SHA256 needs one of 2048 bits or more");
+                    problems.error(at, "`private_key` is no RSA key", "RSA-SHA256 needs one of 2048 bits or more");
                     None
                 }
                 Err(why) => {
-                    fields.problems().error(place, why.0, why.1);
+                    problems.error(at, why.0, why.1);
                     None
                 }
             };
@@ -283,7 +282,8 @@ impl OAuth1 {
         text.push_str("oauth_signature=\"");
         text.push_str(&base::encode(signature.as_bytes()));
         text.push('"');
-        let mut value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Error::Internal("OAuth parameters that no field carries".into()))?;
+        let mut value =
+            HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Error::Internal("OAuth parameters that no field carries".into()))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -327,13 +327,11 @@ mod tests {
 
     fn scheme(signature: &str, token: Option<&str>, secrets: (&str, &str)) -> OAuth1 {
         let method = METHODS.iter().find(|(name, _)| *name == signature).unwrap().1;
-        let problems = crate::tree::Problems::default();
-        let empty = crate::auth::support::node(&json!({}));
-        let fields = Fields::of(&empty, "", &problems).unwrap();
+        let problems = Problems::default();
         let secret = |text: &str| Secret::new(text.to_owned());
         OAuth1 {
             method,
-            signer: signer(method, &secret(secrets.0), &secret(secrets.1), None, &fields).unwrap(),
+            signer: signer(method, &secret(secrets.0), &secret(secrets.1), None, (Place::default(), &problems)).unwrap(),
             consumer_key: "dpf43f3p2l4k3l03".into(),
             token: token.map(str::to_owned),
             realm: None,
@@ -391,7 +389,9 @@ mod tests {
     fn the_hash_of_a_body_is_there_where_it_is_wanted_and_never_of_a_form() {
         let hashed = json!({ "body_hash": true });
         // OAuth Request Body Hash 1.0, appendix A.1 and A.2.
-        assert!(sent(hashed.clone(), call_with("text/plain", b"Hello World!")).contains("oauth_body_hash=\"Lve95gjOVATpfV8EL5X4nxwjKHE%3D\""));
+        assert!(
+            sent(hashed.clone(), call_with("text/plain", b"Hello World!")).contains("oauth_body_hash=\"Lve95gjOVATpfV8EL5X4nxwjKHE%3D\"")
+        );
         assert!(sent(hashed.clone(), call("/a")).contains("oauth_body_hash=\"2jmj7l5rSw0yVb%2FvlWAYkK%2FYBwk%3D\""));
         assert!(!sent(hashed, call_with("application/x-www-form-urlencoded", b"a=b")).contains("oauth_body_hash"));
         assert!(!sent(json!({}), call_with("text/plain", b"Hello World!")).contains("oauth_body_hash"));

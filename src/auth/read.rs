@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use crate::auth::fingerprint::Fingerprint;
-use crate::auth::{Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, none, oauth1, passthrough};
+use crate::auth::{
+    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, http_signature, none, oauth1, passthrough,
+};
 use crate::tree::{Entry, Fields, Node, Place, Problems, Value, closest};
 
 /// How many schemes one `auth` may list.
@@ -22,7 +24,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -51,10 +53,16 @@ const KINDS: [Kind; 8] = [
         bare: false,
         build: oauth1::read,
     },
+    Kind {
+        name: "http_signature",
+        example: r#"{ http_signature: { key_id: k1, private_key: "${file:key.pem}", components: ["@method", "@target-uri"] } }"#,
+        bare: false,
+        build: http_signature::read,
+    },
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 16] = [
+const UNBUILT: [&str; 15] = [
     "oauth2_client_credentials",
     "oauth2_authorization_code",
     "oauth2_token_exchange",
@@ -66,7 +74,6 @@ const UNBUILT: [&str; 16] = [
     "google_service_account",
     "jwt",
     "hmac",
-    "http_signature",
     "session",
     "flow",
     "mtls",

@@ -20,6 +20,7 @@ mod http2_counterparts;
 mod http2_floods;
 mod http2_probes;
 mod http2_upstreams;
+mod http_signature;
 mod layers;
 mod listener_tls;
 mod newcomer;

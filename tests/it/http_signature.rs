@@ -1,0 +1,86 @@
+//! HTTP Message Signatures against a verifier that no one here wrote: http-message-signatures of PyPI.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::counterparts::{Server, program};
+use crate::support::relay::{bent, changed, python, relay, send};
+use crate::support::{Gateway, Seen, free_port, root};
+
+const SHARED: &str = "a secret that both know";
+
+fn verifier(algorithm: &str, key: &Path) -> Option<Server> {
+    let (mut command, port) = (python("http_message_signatures")?, free_port());
+    command.arg(root().join("tests/it/peers/http_signature_verifier.py")).args([&port.to_string(), algorithm]).arg(key);
+    Some(Server::start(command, port))
+}
+
+fn openssl(arguments: &[&str]) -> bool {
+    let Some(program) = program("openssl") else { return false };
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+/// The private key of an algorithm, and the file with what verifies it.
+fn keys(folder: &Path, algorithm: &str) -> Option<(String, std::path::PathBuf)> {
+    let (key, public) = (folder.join("key.pem"), folder.join("public.pem"));
+    let (key_text, public_text) = (key.to_str().unwrap(), public.to_str().unwrap());
+    let made = match algorithm {
+        "hmac-sha256" => {
+            fs::write(&public, SHARED).unwrap();
+            return Some((SHARED.to_owned(), public));
+        }
+        "ed25519" => openssl(&["genpkey", "-algorithm", "ed25519", "-out", key_text]),
+        "ecdsa-p256-sha256" => openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key_text]),
+        _ => openssl(&["genrsa", "-out", key_text, "2048"]),
+    };
+    (made && openssl(&["pkey", "-in", key_text, "-pubout", "-out", public_text])).then(|| (fs::read_to_string(&key).unwrap(), public))
+}
+
+fn gateway(url: &str, algorithm: &str, key: &str) -> Gateway {
+    let place = if algorithm == "hmac-sha256" { "key" } else { "private_key" };
+    let components = "[\"@method\", \"@target-uri\", \"@authority\", \"@path\", \"@query\", content-type, content-digest, x-two]";
+    let auth = format!(
+        "{{ http_signature: {{ key_id: k1, {place}: \"${{env:KEY}}\", algorithm: {algorithm}, components: {components}, expires: 5m }} }}"
+    );
+    Gateway::start_with(&format!("resources:\n  up:\n    base_url: \"{url}/base\"\n    auth: {auth}\n"), &[("KEY", key)])
+}
+
+#[test]
+fn the_verifier_accepts_every_algorithm_and_refuses_whatever_is_changed() {
+    for algorithm in ["hmac-sha256", "ed25519", "ecdsa-p256-sha256", "rsa-pss-sha512", "rsa-v1_5-sha256"] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some((key, public)) = keys(folder.path(), algorithm) else { return };
+        let Some(server) = verifier(algorithm, &public) else { return };
+        let relay = relay(server.port);
+        let gateway = gateway(&relay.url(), algorithm, &key);
+        for path in ["/", "/a%20b//(c)?x=1&y=%C3%BC+z", "/a?"] {
+            let reply = gateway.get(&format!("/r/up{path}"));
+            assert_eq!(reply.status, 200, "{algorithm} {path}: {}", reply.text());
+        }
+        let fields = "Content-Type: text/plain\r\nX-Two: one\r\nX-Two:   two\r\nContent-Digest: sha-256=:mine:\r\nSignature: mine\r\n";
+        let reply = gateway.send("POST", "/r/up/a?x=1", fields, b"the body");
+        assert_eq!(reply.status, 200, "{algorithm}: {}", reply.text());
+        // Eight, and the parameters themselves.
+        assert_eq!(reply.json()["covered"].as_array().unwrap().len(), 9, "{}", reply.text());
+        let signed = relay.last();
+        assert_eq!(send(server.port, &signed).status, 200, "the request as it was sent");
+        for (what, tampered) in [
+            ("the method", changed(&signed, "POST ", "PUT ")),
+            ("the path", changed(&signed, "/base/a?", "/base/b?")),
+            ("the query", changed(&signed, "x=1", "x=2")),
+            ("the type", changed(&signed, "text/plain", "text/html")),
+            ("a field", changed(&signed, "x-two: one", "x-two: six")),
+            ("the digest", bent(&signed, "content-digest: sha-256=:", '=')),
+            ("what is covered", changed(&signed, " \"x-two\"", "")),
+            ("the time", bent(&signed, ";created=", ';')),
+            ("the end", bent(&signed, ";expires=", ';')),
+            ("the key", changed(&signed, "keyid=\"k1\"", "keyid=\"k2\"")),
+            ("the body", Seen { raw_body: b"The body".to_vec(), ..signed.clone() }),
+        ] {
+            assert_eq!(send(server.port, &tampered).status, 401, "{algorithm}: {what} was changed");
+        }
+    }
+}
