@@ -59,7 +59,7 @@ const METHODS: [(&str, Method); 5] = [
 
 /// What signs.
 enum Signer {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Rsa(Box<Key>),
     Plain(Secret),
 }
@@ -166,7 +166,7 @@ fn signer(
             };
         }
     };
-    Some(Signer::Hmac(hmac::Key::new(algorithm, shared.as_bytes())))
+    Some(Signer::Hmac(Box::new(hmac::Key::new(algorithm, shared.as_bytes()))))
 }
 
 /// A quoted string (RFC 9110 section 5.6.4), which is not percent-encoded (RFC 5849 section 3.5.1).
