@@ -72,7 +72,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     let fields = fields(node, "a map with `service`, `region` and keys", problems)?;
     let service = name(&fields, "service");
     let region = name(&fields, "region");
-    fields.unbuilt("assume_role", |_| false);
+    fields.unbuilt_all(&["assume_role", "profile"]);
     if fields.node("access_key_id").is_none() && fields.node("secret_access_key").is_none() {
         problems.error(
             fields.place(),

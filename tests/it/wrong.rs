@@ -128,11 +128,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, tls: { ca: nope.pem } } }", "cannot be read", "PEM"),
     ("resources: { a: { base_url: http://localhost, tls: { pin_sha256: [abc] } } }", "32 bytes", "openssl"),
     ("resources: { a: { base_url: http://localhost, tls: { min_version: 1.1 } } }", "one of: 1.2, 1.3", ""),
-<<<<<<< HEAD
     ("resources: { a: { base_url: http://localhost, http: { versions: [3] } } }", "`versions` is a list", "1.1"),
-=======
-    ("resources: { a: { base_url: http://localhost, http: { versions: [3] } } }", "a list of 1.1 and 2", "versions: [1.1, 2]"),
->>>>>>> 4df2005 (A case of wrong versions that is still wrong; a smaller signer)
     ("resources: { a: { base_url: http://localhost, routes: [ { path: x } ] } }", "does not begin with `/`", ""),
     ("resources: { a: { base_url: http://localhost, routes: [ { path: /x, methods: [get] } ] } }", "not a method", "capitals"),
     ("server: { listen: \"0.0.0.0:8080\" }", "anyone who reaches", "allow_anonymous: true"),
