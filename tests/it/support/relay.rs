@@ -6,12 +6,16 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{PATIENCE, Reply, Seen, Upstream, exchange, variable};
+use super::{PATIENCE, Reply, Seen, Upstream, exchange, find, variable};
 
 /// An upstream that hands every request on to the server on this port, each over a connection of its own.
 pub fn relay(port: u16) -> Upstream {
     Upstream::answering(move |seen, stream| {
-        let answer = exchange(TcpStream::connect(("127.0.0.1", port)).unwrap(), &bytes(seen));
+        let mut answer = exchange(TcpStream::connect(("127.0.0.1", port)).unwrap(), &bytes(seen));
+        // The gateway must know that the connection ends, or it sends a request onto it that is lost.
+        if let Some(at) = find(&answer, b"\r\n") {
+            answer.splice(at..at, *b"\r\nConnection: close");
+        }
         let _ = stream.write_all(&answer);
         false
     })
