@@ -253,6 +253,10 @@ impl Scheme for HttpSignature {
         true
     }
 
+    fn fresh(&self) -> bool {
+        false
+    }
+
     fn seals(&self) -> bool {
         true
     }

@@ -192,6 +192,10 @@ impl Scheme for OAuth1 {
         true
     }
 
+    fn fresh(&self) -> bool {
+        false
+    }
+
     fn seals(&self) -> bool {
         true
     }
