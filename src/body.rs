@@ -1,5 +1,5 @@
 //! Bodies in both directions: empty, buffered, or streaming under limits. Nothing here holds a body whole, except
-//! [`collect`], [`begin`] and [`Kept`], which are bounded; [`spool`] holds it on disk.
+//! [`collect`], [`begin`] and [`Kept`], which are bounded; [`spool()`] holds it on disk.
 
 mod kept;
 mod spool;
