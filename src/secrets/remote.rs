@@ -68,12 +68,12 @@ type Fetched = Vec<(Item, Result<Document, Trouble>)>;
 impl Remote {
     /// What the references come to. What is held and not yet due is not fetched again, unless `anew` says so.
     pub fn answers(&self, asked: BTreeSet<Ask>, settings: Settings, anew: Anew) -> Answers {
-        let settings = Arc::new(settings);
-        let wanted = {
+        let (wanted, settings) = {
             let mut state = self.state();
-            state.adopt(&settings);
+            let settings = state.adopt(settings);
             let items: BTreeSet<Item> = asked.iter().map(|ask| ask.item.clone()).collect();
-            items.into_iter().filter(|item| anew == Anew::All || !state.is_fresh(item, &settings)).collect()
+            let wanted = items.into_iter().filter(|item| anew == Anew::All || !state.is_fresh(item, &settings)).collect();
+            (wanted, settings)
         };
         self.fetch(wanted, &settings);
         let mut state = self.state();
@@ -120,10 +120,11 @@ impl Remote {
         let begun = self.background().and_then(|background| {
             background
                 .spawn(move || async move {
+                    let refreshing = Refreshing(remote);
                     let fetched = fetch_all(wanted, &settings, &session).await;
                     let renew = keep(&settings, &session).await;
-                    let changed = remote.take(fetched, renew, &settings);
-                    remote.state().refreshing = false;
+                    let changed = refreshing.0.take(fetched, renew, &settings);
+                    drop(refreshing);
                     if changed {
                         told();
                     }
@@ -185,6 +186,15 @@ impl Remote {
     }
 }
 
+/// A refresh is over, however it ends.
+struct Refreshing(Remote);
+
+impl Drop for Refreshing {
+    fn drop(&mut self) {
+        self.0.state().refreshing = false;
+    }
+}
+
 /// What is fetched though it is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Anew {
@@ -196,14 +206,26 @@ pub enum Anew {
 }
 
 impl State {
-    /// Takes these settings; a token of another Vault, or of another login, is given up.
-    fn adopt(&mut self, settings: &Arc<Settings>) {
-        let digest = |settings: &Settings| settings.digest(Kind::Vault);
-        if self.settings.as_deref().and_then(digest) != digest(settings) {
+    /// Takes these settings. Connections stay where nothing about them has changed; a token of another Vault, or of another
+    /// login, is given up.
+    fn adopt(&mut self, mut settings: Settings) -> Arc<Settings> {
+        let same = |kind| self.settings.as_deref().and_then(|old| old.digest(kind)) == settings.digest(kind);
+        let (vault, aws) = (same(Kind::Vault), same(Kind::AwsSm));
+        if let Some(old) = &self.settings {
+            if let (true, Ok(new), Ok(old)) = (vault, &mut settings.vault, &old.vault) {
+                new.upstream = old.upstream.clone();
+            }
+            if let (true, Ok(new), Ok(old)) = (aws, &mut settings.aws, &old.aws) {
+                new.upstream = old.upstream.clone();
+            }
+        }
+        if !vault {
             self.session = Arc::default();
             self.renew = None;
         }
+        let settings = Arc::new(settings);
         self.settings = Some(settings.clone());
+        settings
     }
 
     fn is_fresh(&self, item: &Item, settings: &Settings) -> bool {

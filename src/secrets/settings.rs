@@ -85,6 +85,13 @@ impl Reader<'_> {
             digests[0].bytes(name.as_bytes());
             digests[0].bytes(value.expose().as_bytes());
         }
+        // What is trusted may change while its name does not.
+        for seen in self.problems.take_seen() {
+            for digester in &mut digests[1..] {
+                seen.content.into_iter().for_each(|content| digester.digest(content));
+            }
+            self.problems.saw(seen);
+        }
         let mut named = |digester: usize, names: &[&str]| {
             for name in names {
                 digests[digester].bytes((self.env)(name).unwrap_or_default().as_bytes());
