@@ -2,7 +2,10 @@
 
 mod add;
 mod check;
+mod exec;
+mod healthcheck;
 mod list;
+mod manual;
 mod mock;
 mod run;
 
@@ -56,6 +59,14 @@ enum Command {
     Add(add::Args),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Run a command beside a gateway of its own: the command gets addresses, the gateway keeps the secrets.
+    Exec(exec::Args),
+    /// Ask the running gateway whether it is ready: exit 0 or 1.
+    Healthcheck(healthcheck::Args),
+    /// Print what a shell needs to complete this command line.
+    Completions(manual::Completions),
+    /// Print the manual page, of `postern` or of one of its commands.
+    Man(manual::Man),
     /// Serve the sample API alone: /customers, /orders, /products.
     Mock(mock::Args),
 }
@@ -76,6 +87,10 @@ pub fn main() -> ExitCode {
         Some(Command::List(ref args)) => list::run(&cli, args),
         Some(Command::Add(ref args)) => add::run(&cli, args),
         Some(Command::Schema) => print(config::schema::TEXT),
+        Some(Command::Exec(ref args)) => exec::run(&cli, args),
+        Some(Command::Healthcheck(ref args)) => healthcheck::run(&cli, args),
+        Some(Command::Completions(ref args)) => manual::completions(args),
+        Some(Command::Man(ref args)) => manual::man(&cli, args),
         Some(Command::Mock(ref args)) => mock::run(args),
     };
     ExitCode::from(code)

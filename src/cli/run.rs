@@ -1,43 +1,66 @@
 //! `postern run`.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
-
 use std::sync::Arc;
 
 use super::{Cli, FAILURE, plan_with};
 use crate::audit::Audit;
-use crate::config::listen::Log;
-use crate::config::{self, Fixed, Outcome};
+use crate::config::listen::{self, Log};
+use crate::config::{self, Fixed, Outcome, Plan};
 use crate::reload;
 use crate::secrets::Kept;
-use crate::server;
+use crate::server::{self, Errand};
 use crate::snapshot::Snapshot;
 use crate::stack;
 
 /// Runs the gateway until it is told to end, and returns the exit code.
 pub fn run(cli: &Cli) -> u8 {
-    let kept = Arc::new(Kept::default());
-    let (plan, Outcome { problems: warnings, files, mut seen, .. }) = match plan_with(cli, &*kept) {
-        Ok(planned) => planned,
-        Err(code) => return code,
-    };
-    seen.extend(kept.seen());
-    if !warnings.is_empty() {
-        eprint!("{}", crate::config::problem::text(&warnings, &files, std::io::stderr().is_terminal()));
+    match Ready::prepare(cli) {
+        Ok(ready) => ready.serve(None),
+        Err(code) => code,
     }
-    log(plan.listening.log);
-    drop(files);
-    let (listening, audit, fixed) = (plan.listening.clone(), plan.audit.clone(), Fixed::of(&plan));
-    let snapshot = Snapshot::new(plan, stack::resource);
-    let audit = match Audit::open(audit, snapshot.common.mask.clone()) {
-        Ok(audit) => audit,
-        Err(error) => return failed(&error),
-    };
-    let (options, sources) = (cli.options(), kept.clone());
-    let reread = Box::new(move || config::load(&options, &*sources));
-    match server::run(listening, snapshot, audit, reload::Source { reread, kept, seen, fixed }) {
-        Ok(()) => 0,
-        Err(error) => failed(&error),
+}
+
+/// A gateway that is configured and not yet started.
+pub struct Ready {
+    /// What is to run.
+    pub plan: Plan,
+    /// The listening side, which may still be changed.
+    pub listening: listen::Root,
+    /// The variables of the environment that the configuration has read.
+    pub variables: BTreeSet<String>,
+    source: reload::Source,
+}
+
+impl Ready {
+    /// Reads the configuration and sets up logging. What is wrong has been reported when this returns the exit code.
+    pub fn prepare(cli: &Cli) -> Result<Self, u8> {
+        let kept = Arc::new(Kept::default());
+        let (plan, Outcome { problems: warnings, files, variables, mut seen, .. }) = plan_with(cli, &*kept)?;
+        seen.extend(kept.seen());
+        if !warnings.is_empty() {
+            eprint!("{}", crate::config::problem::text(&warnings, &files, std::io::stderr().is_terminal()));
+        }
+        log(plan.listening.log);
+        let (options, sources) = (cli.options(), kept.clone());
+        let reread = Box::new(move || config::load(&options, &*sources));
+        let source = reload::Source { reread, kept, seen, fixed: Fixed::of(&plan) };
+        Ok(Self { listening: plan.listening.clone(), plan, variables, source })
+    }
+
+    /// Serves until the end, and returns the exit code.
+    pub fn serve(self, errand: Option<Errand>) -> u8 {
+        let audit = self.plan.audit.clone();
+        let snapshot = Snapshot::new(self.plan, stack::resource);
+        let audit = match Audit::open(audit, snapshot.common.mask.clone()) {
+            Ok(audit) => audit,
+            Err(error) => return failed(&error),
+        };
+        match server::run(self.listening, snapshot, audit, self.source, errand) {
+            Ok(()) => 0,
+            Err(error) => failed(&error),
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 //! beside it, the environment that applies, variables, flags; then `defaults` and presets under each resource. What
 //! the keys mean is `config::plan`'s affair.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::environment::{self, Chosen, Said};
+use super::noting::Noting;
 use super::problem::File;
 use super::references::{self, Sources};
 use super::{layers, preset, raw, settings};
@@ -45,6 +46,8 @@ pub struct Loaded {
     pub seen: Vec<Seen>,
     /// The environment that applies.
     pub environment: Option<Arc<str>>,
+    /// The variables of the environment that references, presets and layers have read.
+    pub variables: BTreeSet<String>,
     /// All layers in one, references resolved.
     pub(super) tree: Option<Node>,
     /// Where relative paths begin.
@@ -95,13 +98,14 @@ pub fn load(options: &Options, sources: &dyn Sources) -> Result<Loaded, NotFound
     if let Some(overlay) = chosen.and_then(|Chosen { overlay, .. }| overlay) {
         layers::merge(&mut tree, overlay);
     }
+    let sources = Noting::new(sources);
     settings::variables(&mut tree, &sources.variables(settings::PREFIX), &mut reading);
     settings::flags(&mut tree, &options.set, &mut reading);
-    preset::lay(&mut tree, sources, &mut reading);
-    references::resolve(&mut tree, &reading.folders, sources, &reading.problems);
+    preset::lay(&mut tree, &sources, &mut reading);
+    references::resolve(&mut tree, &reading.folders, &sources, &reading.problems);
     let version = reading.version();
     let Reading { files, folders, problems, seen, .. } = reading;
-    Ok(Loaded { files, seen, environment, tree: whole.then_some(tree), folders, version, problems })
+    Ok(Loaded { files, seen, environment, variables: sources.into_names(), tree: whole.then_some(tree), folders, version, problems })
 }
 
 /// The file that counts, where there is one.

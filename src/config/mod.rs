@@ -8,6 +8,7 @@ mod environment;
 mod layers;
 pub mod listen;
 mod load;
+mod noting;
 mod plan;
 pub mod preset;
 pub mod problem;
@@ -19,6 +20,6 @@ pub mod schema;
 mod settings;
 
 pub use load::{Loaded, NotFound, Options, find, folder_of, load};
-pub use plan::{Outcome, Plan, is_resource_name, plan, plan_over};
+pub use plan::{Outcome, Plan, health_address, is_resource_name, plan, plan_over};
 pub use references::{Sources, System};
 pub use restart::Fixed;

@@ -1,9 +1,12 @@
 //! Walks the root of the tree: who gets which key, and what comes of it, or everything that is wrong.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::load::{Loaded, RESOURCES};
+use super::load::{Loaded, NotFound, Options, RESOURCES};
+use super::references::Sources;
 use super::restart::Fixed;
 use super::{listen, problem, resource};
 use crate::audit;
@@ -45,6 +48,8 @@ pub struct Outcome {
     pub problems: Vec<Problem>,
     /// The files, for the report.
     pub files: Vec<problem::File>,
+    /// The variables of the environment that references, presets and layers have read.
+    pub variables: BTreeSet<String>,
     /// The files that were read and the places that were looked at: when one changes, so may the plan.
     pub seen: Vec<Seen>,
 }
@@ -60,7 +65,7 @@ pub fn plan_over(loaded: Loaded, fixed: &Fixed) -> Outcome {
 }
 
 fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
-    let Loaded { mut files, environment, tree, folders, version, problems, mut seen } = loaded;
+    let Loaded { mut files, environment, variables, tree, folders, version, problems, mut seen } = loaded;
     let plan = tree.as_ref().and_then(|tree| {
         let plan = build(tree, &folders, &problems, &mut seen)?;
         fixed.into_iter().for_each(|fixed| fixed.judge(&plan, tree, &problems));
@@ -70,7 +75,7 @@ fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
     let failed = problems.any_error();
     let mut problems = problems.into_sorted();
     problem::hide(&mut problems, &mut files, tree.as_ref());
-    Outcome { plan: plan.filter(|_| !failed), problems, files, seen }
+    Outcome { plan: plan.filter(|_| !failed), problems, files, variables, seen }
 }
 
 pub(super) fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &mut Vec<Seen>) -> Option<Plan> {
@@ -121,6 +126,18 @@ fn resources(node: &Node, context: &resource::Context<'_>, problems: &Problems) 
         return Vec::new();
     }
     node.entries().iter().filter(|e| named_well(e, problems)).filter_map(|e| resource::read(&e.key, &e.node, context, problems)).collect()
+}
+
+/// Where a running gateway tells about its health: `health`, else `admin`. What is wrong with all the rest plays no
+/// part, as a gateway goes on with what it has when its configuration is broken.
+///
+/// # Errors
+/// [`NotFound`] if there is no configuration to look into.
+pub fn health_address(options: &Options, sources: &dyn Sources) -> Result<Option<SocketAddr>, NotFound> {
+    let Loaded { tree, folders, .. } = super::load(options, sources)?;
+    let problems = Problems::default();
+    let listening = tree.as_ref().and_then(|tree| Some(listen::read(&Fields::of(tree, "a map", &problems)?, &folders, &problems)));
+    Ok(listening.and_then(|l| l.health.or(l.admin)))
 }
 
 /// Whether a resource can have this name under `/r/`.

@@ -14,8 +14,10 @@ mod listen;
 mod memory;
 mod request;
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -77,16 +79,31 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     move |why| StartError { what, why }
 }
 
-/// Runs the gateway until it is told to end.
+/// What a gateway runs for: begun once it listens. When it is done, the gateway drains. Signals are its affair.
+pub type Errand = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// Runs the gateway until it is told to end, or until its errand is done.
 ///
 /// # Errors
 /// [`StartError`] if something that the configuration names is not to be had: an address, a file.
-pub fn run(listening: Listening, snapshot: Snapshot, audit: Arc<Audit>, source: reload::Source) -> Result<(), StartError> {
+pub fn run(
+    listening: Listening,
+    snapshot: Snapshot,
+    audit: Arc<Audit>,
+    source: reload::Source,
+    errand: Option<Errand>,
+) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("the runtime"))?;
-    runtime.block_on(serve(listening, Arc::new(ArcSwap::from_pointee(snapshot)), audit, source))
+    runtime.block_on(serve(listening, Arc::new(ArcSwap::from_pointee(snapshot)), audit, source, errand))
 }
 
-async fn serve(listening: Listening, live: Live, audit: Arc<Audit>, source: reload::Source) -> Result<(), StartError> {
+async fn serve(
+    listening: Listening,
+    live: Live,
+    audit: Arc<Audit>,
+    source: reload::Source,
+    errand: Option<Errand>,
+) -> Result<(), StartError> {
     let server = listening.server;
     // Before anything listens: a signal that comes early is a drain, not an end.
     let mut signals = Signals::new().map_err(failed("signals"))?;
@@ -155,8 +172,17 @@ async fn serve(listening: Listening, live: Live, audit: Arc<Audit>, source: relo
     drop(senders);
     announce(&bound.names, live.load().resources.len());
 
-    while signals.next().await == Signal::Hangup {
-        reload.hangup();
+    match errand {
+        None => {
+            while signals.next().await == Signal::Hangup {
+                reload.hangup();
+            }
+        }
+        Some(errand) => {
+            errand().await;
+            // Those that were for the errand have been heard by it.
+            signals = Signals::new().map_err(failed("signals"))?;
+        }
     }
     tracing::info!("draining: the listeners stay open while requests arrive");
     draining.store(true, Ordering::Relaxed);
