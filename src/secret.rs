@@ -79,6 +79,22 @@ impl Mask {
                 spellings.push(Zeroizing::new(base64_core(&URL_SAFE, text, alignment)));
             }
         }
+        Self::of(spellings)
+    }
+
+    /// A mask that finds secrets of any length, as they are, percent-encoded and JSON-escaped: for a text in which one is
+    /// known to stand, as it masks ordinary text too.
+    pub fn exact<'s>(secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
+        let spell = |secret: &Secret| {
+            let text = secret.expose();
+            let encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+            [text.to_owned(), encoded, crate::uri::encode_query(text), crate::uri::encode_segment(text), json_escaped(text)]
+        };
+        let all = secrets.into_iter().filter(|secret| !secret.is_empty()).flat_map(spell);
+        Self::of(all.map(Zeroizing::new).collect())
+    }
+
+    fn of(mut spellings: Vec<Zeroizing<String>>) -> Self {
         spellings.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
         spellings.dedup();
         let shortest = spellings.last().map_or(usize::MAX, |s| s.len());

@@ -87,6 +87,13 @@ impl Config {
     }
 }
 
+impl Config {
+    /// No record goes anywhere: for a request that is only tried.
+    pub fn nowhere() -> Self {
+        Self { on_full: OnFull::Drop, sync: Sync::Batch, redact: Redact::default(), sinks: Vec::new() }
+    }
+}
+
 fn sink(node: &Node, folders: &Folders, problems: &Problems) -> Option<Target> {
     if node.word() == Some("stdout") {
         return Some(Target::Stdout);

@@ -3,6 +3,7 @@
 mod add;
 mod check;
 mod exec;
+mod explain;
 mod healthcheck;
 mod list;
 mod manual;
@@ -59,6 +60,8 @@ enum Command {
     Add(add::Args),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Show what an upstream would get for a request, redacted, and who said each part. Nothing is sent.
+    Explain(explain::Args),
     /// Run a command beside a gateway of its own: the command gets addresses, the gateway keeps the secrets.
     Exec(exec::Args),
     /// Ask the running gateway whether it is ready: exit 0 or 1.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Some(Command::List(ref args)) => list::run(&cli, args),
         Some(Command::Add(ref args)) => add::run(&cli, args),
         Some(Command::Schema) => print(config::schema::TEXT),
+        Some(Command::Explain(ref args)) => explain::run(&cli, args),
         Some(Command::Exec(ref args)) => exec::run(&cli, args),
         Some(Command::Healthcheck(ref args)) => healthcheck::run(&cli, args),
         Some(Command::Completions(ref args)) => manual::completions(args),

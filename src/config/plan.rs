@@ -48,6 +48,8 @@ pub struct Outcome {
     pub problems: Vec<Problem>,
     /// The files, for the report.
     pub files: Vec<problem::File>,
+    /// The whole configuration, references resolved: every value knows where it was said.
+    pub tree: Option<Node>,
     /// The variables of the environment that references, presets and layers have read.
     pub variables: BTreeSet<String>,
     /// The files that were read and the places that were looked at: when one changes, so may the plan.
@@ -75,7 +77,7 @@ fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
     let failed = problems.any_error();
     let mut problems = problems.into_sorted();
     problem::hide(&mut problems, &mut files, tree.as_ref());
-    Outcome { plan: plan.filter(|_| !failed), problems, files, variables, seen }
+    Outcome { plan: plan.filter(|_| !failed), problems, files, tree, variables, seen }
 }
 
 pub(super) fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &mut Vec<Seen>) -> Option<Plan> {

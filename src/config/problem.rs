@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::raw;
 use crate::secret::{Mask, Secret};
-use crate::tree::{Node, Place, Problem, Problems, Severity, Value};
+use crate::tree::{Node, Piece, Place, Problem, Problems, Severity, Value};
 
 /// Keys whose values a snippet never shows (ruling A23), and those that hold a secret inside another scheme.
 const SECRET_KEYS: [&str; 18] = [
@@ -94,6 +94,10 @@ pub fn hide(problems: &mut [Problem], files: &mut [File], tree: Option<&Node>) {
 fn gather<'n>(node: &'n Node, into: &mut Vec<(Place, &'n Secret)>) {
     match &node.value {
         Value::Secret(secret) => into.push((node.place, secret)),
+        Value::Mixed(pieces) => into.extend(pieces.iter().filter_map(|piece| match piece {
+            Piece::Secret(secret) => Some((node.place, secret)),
+            _ => None,
+        })),
         Value::List(items) => items.iter().for_each(|n| gather(n, into)),
         Value::Map(entries) => entries.iter().for_each(|e| gather(&e.node, into)),
         _ => {}

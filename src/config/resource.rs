@@ -270,6 +270,16 @@ fn settle(node: &Node, settings: &Settings, problems: &Problems) -> Node {
     }
 }
 
+impl Plan {
+    /// The index of the route that such a request takes; `None` where the resource itself answers, or where different
+    /// readings of the path select differently. `path` is what follows the resource's name.
+    pub fn branch(&self, method: &Method, path: &str) -> Option<usize> {
+        let fits = |b: &Branch| b.methods.is_empty() || b.methods.contains(method);
+        let globs = self.branches.iter().enumerate().filter(|(_, b)| fits(b)).map(|(at, b)| (&b.path, at));
+        crate::path::select(path, globs).ok().flatten()
+    }
+}
+
 /// The names of the schemes that stand under `auth`, for people.
 fn schemes(node: &Node) -> Vec<String> {
     let name = |n: &Node| n.entries().first().map(|e| e.key.to_string()).or_else(|| n.word().map(str::to_owned));

@@ -3,6 +3,7 @@
 mod background;
 mod cidr;
 mod dial;
+mod diversion;
 mod failure;
 mod fetch;
 mod guard;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use background::Background;
 pub use cidr::Cidr;
+pub use diversion::Diversion;
 pub use failure::broken_body;
 pub use fetch::{Bounds, fetch};
 pub use guard::Reach;

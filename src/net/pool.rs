@@ -27,6 +27,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::dial::{self, Connected};
+use super::diversion::Diversion;
 use super::failure::{self, Fate};
 use super::guard::Reach;
 use super::multiplexed::{self, Place, Settling, Shared};
@@ -65,6 +66,8 @@ pub struct Upstream {
     retired: AtomicBool,
     /// Whether the last handshake came to HTTP/1.1: then calls do not wait for each other's.
     speaks_one: AtomicBool,
+    /// Where connections lead instead, if anywhere.
+    diversion: Option<Diversion>,
 }
 
 impl Upstream {
@@ -91,7 +94,14 @@ impl Upstream {
             freed: Notify::new(),
             retired: AtomicBool::new(false),
             speaks_one: AtomicBool::new(false),
+            diversion: None,
         }
+    }
+
+    /// The same, but its connections lead there: nothing is dialled.
+    pub fn diverted(&self, diversion: Diversion) -> Self {
+        let same = Self::new(self.origin.clone(), self.tls.clone(), self.config, self.connect, self.queue);
+        Self { diversion: Some(diversion), ..same }
     }
 
     /// No resource leads here any more. Its idle connections are closed within a second; those in use serve their call to
@@ -107,6 +117,9 @@ impl Upstream {
 
     /// What a call may be sent over: one that asks to switch protocols needs HTTP/1.1.
     fn versions(&self, switches: bool) -> Result<Versions, Error> {
+        if self.diversion.is_some() {
+            return Ok(Versions::One);
+        }
         match self.config.versions {
             Versions::Two if switches => Err(Error::Forbidden(
                 "This upstream is spoken to over HTTP/2, where protocols are not switched.".into(),
@@ -592,6 +605,9 @@ where
         versions: Versions,
         permit: OwnedSemaphorePermit,
     ) -> Result<(Held<B>, Option<Rc<Settling>>), Error> {
+        if let Some(diversion) = &upstream.diversion {
+            return Ok((Held::Whole(handshake(diversion.open()?, permit).await?), None));
+        }
         let terms = dial::Terms { tls: upstream.tls.as_ref(), versions, reach: upstream.reach };
         let connected = dial::dial(&upstream.origin, terms, upstream.connect).await?;
         let two = match &connected {

@@ -12,6 +12,7 @@ mod http2;
 mod leave;
 mod listen;
 mod memory;
+pub mod rehearsal;
 mod request;
 
 use std::future::Future;

@@ -12,6 +12,7 @@ mod counterparts;
 mod digest;
 mod drain;
 mod edge;
+mod explain;
 mod expressions;
 mod failures;
 mod forwarding;
