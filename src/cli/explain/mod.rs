@@ -108,7 +108,7 @@ fn peer(plan: &Plan) -> Peer {
         Some(Address::Tcp(address)) => address.ip().to_canonical().is_loopback(),
         _ => false,
     };
-    Peer { ip: Some(IpAddr::from(Ipv4Addr::LOCALHOST)), tls: false, loopback }
+    Peer { ip: Some(IpAddr::from(Ipv4Addr::LOCALHOST)), tls: false, loopback, certificate: None }
 }
 
 impl Request {
