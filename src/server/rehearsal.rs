@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
 use super::QUEUE;
@@ -22,6 +21,7 @@ use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Plan;
 use crate::middleware::audit::Book;
+use crate::middleware::in_flight::Places;
 use crate::net::Diversion;
 use crate::secret::Mask;
 use crate::snapshot::Snapshot;
@@ -61,7 +61,7 @@ pub fn rehearse(mut plan: Plan, peer: Peer, request: Vec<u8>) -> io::Result<Rehe
     let metrics = Arc::new(Metrics::new(audit.dropped()));
     let shared = Arc::new(Shared {
         live: Arc::new(ArcSwap::from_pointee(Snapshot::new(plan, stack::resource))),
-        in_flight: Arc::new(Semaphore::new(1)),
+        in_flight: Places::new(1),
         queue: QUEUE,
         draining: Arc::new(AtomicBool::new(false)),
     });
