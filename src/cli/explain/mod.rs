@@ -30,7 +30,7 @@ const ANYBODY: &str = "no clients and no policies are configured: whoever reache
 pub struct Args {
     /// The method: GET.
     method: String,
-    /// What the client would call: /r/<resource>/<path>, or the gateway's whole URL.
+    /// What the client would call: `/r/<resource>/<path>`, or the gateway's whole URL.
     url: String,
     /// A field that the client sends, `Name: value`. May be given several times.
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
