@@ -24,6 +24,8 @@ pub mod error;
 pub mod expr;
 pub mod file;
 pub mod fill;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http1;
 pub mod key;
 pub mod middleware;

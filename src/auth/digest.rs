@@ -64,6 +64,11 @@ enum Used {
     Session(Arc<Session>),
 }
 
+/// Reads what `digest` reads of an answer, and forgets it.
+pub(super) fn read_challenges(headers: &HeaderMap) {
+    let _ = (challenge::strongest(headers), challenge::next_nonce(headers));
+}
+
 /// Reads `{ username, password }`.
 pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let problems = reading.problems;

@@ -28,7 +28,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderName, Response};
+use http::{HeaderMap, HeaderName, Response};
 
 use crate::body::Body;
 use crate::call::{Call, Ticket};
@@ -259,6 +259,17 @@ impl Auth {
         }
         Ok(all)
     }
+}
+
+/// Reads the challenges of an answer as `digest` does, for `crate::fuzz`.
+pub(crate) fn read_challenges(headers: &HeaderMap) {
+    digest::read_challenges(headers);
+}
+
+/// Puts a cookie as `api_key` does, for `crate::fuzz`.
+pub(crate) fn put_cookie(headers: &mut HeaderMap, name: &str, pair: &str) -> Result<(), Error> {
+    let pair = field::Field::new(pair).map_err(|why| Error::Internal(why.into()))?;
+    place::cookie(headers, name, &pair)
 }
 
 /// What the schemes left when they signed, each under its number.

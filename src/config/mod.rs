@@ -23,3 +23,8 @@ pub use load::{Loaded, NotFound, Options, find, folder_of, load};
 pub use plan::{Outcome, Plan, health_address, is_resource_name, plan, plan_over};
 pub use references::{Sources, System};
 pub use restart::Fixed;
+
+/// The tree of one text by itself; `None` after an error was reported. References stay as they are written.
+pub fn parse(text: &str, problems: &crate::tree::Problems) -> Option<crate::tree::Node> {
+    raw::parse(text, 0, problems)
+}

@@ -26,6 +26,8 @@ pub use guard::Reach;
 pub use identity::{ClientAuth, Identity, Shown};
 pub use origin::Origin;
 pub use pool::{Lease, Pool, Stats, Upstream};
+#[doc(hidden)]
+pub use strict::passed;
 pub use tunnel::{Bytes, tunnel};
 pub use wire::poll_write_pieces;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 const FLOORS: [(u8, &[&str]); 7] = [
-    (6, &["main", "cli", "server", "admin", "mock"]),
+    (6, &["main", "cli", "server", "admin", "mock", "fuzz"]),
     (5, &["reload", "stack", "snapshot"]),
     (4, &["config"]),
     (3, &["middleware"]),
@@ -184,4 +184,29 @@ fn collect(folder: &Path, into: &mut Vec<PathBuf>) {
         let path = entry.path();
         if path.is_dir() { collect(&path, into) } else { into.push(path) }
     }
+}
+
+#[test]
+fn every_class_of_vulnerabilities_has_a_test_that_is_there() {
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let table = page.split("## Classes of vulnerabilities").nth(1).unwrap();
+    let named: Vec<&str> =
+        table.lines().filter(|l| l.starts_with("| ")).skip(1).filter_map(|l| l.rsplit('`').nth(1)).filter(|n| n.contains("::")).collect();
+    assert!(named.len() >= 40, "{}", named.len());
+    let mut missing = Vec::new();
+    for test in named {
+        let (module, name) = test.rsplit_once("::").unwrap();
+        let files = match module.strip_suffix("::tests") {
+            Some(module) => {
+                let path = root().join("src").join(module.replace("::", "/"));
+                vec![path.with_extension("rs"), path.join("mod.rs"), path.join("tests.rs"), path.join("hostile.rs")]
+            }
+            None => vec![root().join("tests/it").join(module).with_extension("rs")],
+        };
+        let there = files.iter().any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("fn {name}()"))));
+        if !there {
+            missing.push(test);
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
 }
