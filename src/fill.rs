@@ -56,9 +56,13 @@ pub struct Fills {
 }
 
 impl Fills {
-    /// Those that shaping puts in, and those that signing does, where there are any.
-    pub fn split(fills: Vec<Fill>, settings: &Arc<Settings>, buffer: u64) -> (Option<Self>, Option<Self>) {
-        let (volatile, steady): (Vec<Fill>, Vec<Fill>) = fills.into_iter().partition(|fill| fill.names().is_volatile());
+    /// Those that shaping puts in, and those that signing does, where there are any. Where the body is `merged` while
+    /// signing, what reads it waits for that.
+    pub fn split(fills: Vec<Fill>, settings: &Arc<Settings>, buffer: u64, merged: bool) -> (Option<Self>, Option<Self>) {
+        let (volatile, steady): (Vec<Fill>, Vec<Fill>) = fills.into_iter().partition(|fill| {
+            let names = fill.names();
+            names.is_volatile() || (merged && names.reads_body())
+        });
         let of = |mut fills: Vec<Fill>| {
             // A header may sign the target, so it comes last.
             fills.sort_by_key(|fill| matches!(fill.spot, Spot::Header(_)));
@@ -138,7 +142,7 @@ impl Fills {
 }
 
 /// Whose fault a failure is: the request's, where it was read, else the configuration's.
-fn refused(failure: &Failure, names: Names) -> Error {
+pub fn refused(failure: &Failure, names: Names) -> Error {
     if names.meets(Names::REQUEST.with(Names::CLIENT)) {
         let why = format!("This resource computes a value from the request, and cannot: {failure}.");
         return Error::BadRequest(why.into(), "Send what it reads.".into());
@@ -196,10 +200,13 @@ fn cookie(headers: &mut HeaderMap, name: &str, value: &HeaderValue) -> Result<()
 }
 
 /// A call as expressions see it.
-struct Facts<'f> {
-    settings: &'f Settings,
-    call: &'f Call,
-    body: Option<&'f Bytes>,
+pub struct Facts<'f> {
+    /// `vars`, `secrets`, `base`.
+    pub settings: &'f Settings,
+    /// The call as it stands.
+    pub call: &'f Call,
+    /// Its body, where it is held.
+    pub body: Option<&'f Bytes>,
 }
 
 impl Inputs for Facts<'_> {

@@ -8,6 +8,7 @@ use http::Method;
 use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
+use crate::auth::merge::Merge;
 use crate::body::Pace;
 use crate::config::resource::Plan;
 use crate::config::{self, listen};
@@ -108,11 +109,11 @@ pub struct Steps {
 }
 
 /// Whatever is done for each attempt; none where there is nothing to do.
-fn sign(auth: Option<Auth>, fills: Option<Fills>, buffer: u64) -> Option<Sign> {
-    if auth.is_none() && fills.is_none() {
+fn sign(auth: Option<Auth>, fills: Option<Fills>, merge: Option<Arc<Merge>>, buffer: u64) -> Option<Sign> {
+    if auth.is_none() && fills.is_none() && merge.is_none() {
         return None;
     }
-    Some(Sign::new(auth.unwrap_or_else(Auth::nothing), buffer).filling(fills))
+    Some(Sign::new(auth.unwrap_or_else(Auth::nothing), buffer).filling(fills).merging(merge))
 }
 
 #[derive(Debug)]
@@ -215,7 +216,7 @@ impl Resource {
                 prepare: variant.auth.as_ref().and_then(Prepare::new),
                 in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),
                 reflect: Reflect::new(plan.reflection, mask.clone(), variant.auth.as_ref()),
-                sign: sign(variant.auth, variant.fills, plan.limits.buffer),
+                sign: sign(variant.auth, variant.fills, variant.merge, plan.limits.buffer),
                 forward: Forward::new(upstream.clone(), timeouts, plan.limits.response_body, plan.websocket),
             })
         };

@@ -33,9 +33,10 @@ pub struct Insert {
     limit: u64,
 }
 
-enum Kind {
+pub(super) enum Kind {
     Json,
     Form,
+    Xml,
 }
 
 impl Insert {
@@ -64,6 +65,7 @@ impl Insert {
         let text = match kind {
             Kind::Json => json::set(&text, &self.name, self.json.expose()).map_err(refusal)?,
             Kind::Form => form::set(&text, &self.name, self.form.expose()),
+            Kind::Xml => return Err(refused("This resource's credential goes into the body, and the body is XML.", WANTED)),
         };
         reframe(&mut call.headers, text.len());
         call.expects_continue = false;
@@ -73,7 +75,7 @@ impl Insert {
 }
 
 /// The fields that spoke of the client's body speak of the new one, or go.
-fn reframe(headers: &mut HeaderMap, length: usize) {
+pub(super) fn reframe(headers: &mut HeaderMap, length: usize) {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.remove(TRANSFER_ENCODING);
     headers.remove(TRAILER);
@@ -90,7 +92,7 @@ fn refused(why: &'static str, hint: &'static str) -> Error {
 
 const WANTED: &str = "Send a JSON object (Content-Type: application/json) or a form (application/x-www-form-urlencoded).";
 
-fn kind(headers: &HeaderMap, empty: bool) -> Result<Kind, Error> {
+pub(super) fn kind(headers: &HeaderMap, empty: bool) -> Result<Kind, Error> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (first, second) = (types.next(), types.next());
     if second.is_some() {
@@ -131,11 +133,13 @@ fn media(written: &str) -> Option<Kind> {
     match essence.as_str() {
         "application/json" => Some(Kind::Json),
         "application/x-www-form-urlencoded" => Some(Kind::Form),
+        "application/xml" | "text/xml" => Some(Kind::Xml),
+        other if other.starts_with("application/") && other.ends_with("+xml") => Some(Kind::Xml),
         other => (other.starts_with("application/") && other.ends_with("+json")).then_some(Kind::Json),
     }
 }
 
-fn refusal(wrong: Wrong) -> Error {
+pub(super) fn refusal(wrong: Wrong) -> Error {
     match wrong {
         Wrong::Encoding => refused("The JSON body is not UTF-8.", "Send it in UTF-8."),
         Wrong::Mark => refused("The JSON body begins with a byte order mark.", "Send it without."),

@@ -66,6 +66,54 @@ pub fn set(text: &[u8], name: &str, member: &str) -> Result<Vec<u8>, Wrong> {
     Ok(edit.out)
 }
 
+/// The text with `value` (whole JSON) under the names of `path`. Objects on the way keep what else they hold; what is no
+/// object, or is not there, becomes one.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn set_deep(text: &[u8], path: &[String], value: &str) -> Result<Vec<u8>, Wrong> {
+    let Some((name, rest)) = path.split_first() else { return Ok(value.as_bytes().to_vec()) };
+    let inner = if rest.is_empty() {
+        value.to_owned()
+    } else {
+        let before = value_of(text, name)?.filter(|range| text[range.start] == b'{');
+        let inner = set_deep(before.map_or(b"{}", |range| &text[range]), rest, value)?;
+        String::from_utf8(inner).map_err(|_| Wrong::Encoding)?
+    };
+    let key = serde_json::to_string(name).map_err(|_| Wrong::Encoding)?;
+    set(text, name, &[key.as_str(), ":", &inner].concat())
+}
+
+/// Where the value of the last member called `name` stands.
+fn value_of(text: &[u8], name: &str) -> Result<Option<std::ops::Range<usize>>, Wrong> {
+    let mut scan = Scan { text, at: 0 };
+    scan.space();
+    if !scan.takes(b'{') {
+        return Ok(None);
+    }
+    let mut found = None;
+    scan.space();
+    let mut more = !scan.takes(b'}');
+    while more {
+        let (key, end) = scan.member(2)?;
+        if is_named(&text[key.clone()], name) {
+            let mut value = Scan { text, at: key.end };
+            value.space();
+            value.need(b':')?;
+            value.space();
+            found = Some(value.at..end);
+        }
+        scan.space();
+        more = scan.takes(b',');
+        if more {
+            scan.space();
+        } else {
+            scan.need(b'}')?;
+        }
+    }
+    Ok(found)
+}
+
 /// Whether a key, quotes included, says `name` once its escapes are read.
 fn is_named(key: &[u8], name: &str) -> bool {
     if memchr::memchr(b'\\', key).is_none() {

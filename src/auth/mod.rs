@@ -15,6 +15,7 @@ mod hex;
 mod http_signature;
 mod insert;
 mod json;
+pub mod merge;
 mod none;
 mod oauth1;
 mod passthrough;

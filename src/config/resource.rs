@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::base::BaseUrl;
+use crate::auth::merge::Merge;
 use crate::auth::{self, Auth};
 use crate::digest::{Digest, Digester};
 use crate::expr::{Names, Settings};
@@ -95,6 +96,8 @@ pub struct Variant {
     pub shape: Shape,
     /// What is computed for each attempt.
     pub fills: Option<Fills>,
+    /// What is merged into bodies.
+    pub merge: Option<Arc<Merge>>,
     /// What the gateway presents.
     pub auth: Option<Auth>,
     /// The times of the exchange.
@@ -187,12 +190,13 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let timeouts = timeouts(&fields, Timeouts::default(), problems);
     let websocket = fields.flag("websocket", true);
     let shape = shape::Config::read(&fields, &settings, problems);
+    let merge = fields.node("body").map(|n| Merge::read(n, &settings, limits.buffer, problems));
     let auth = fields.node("auth");
     let routes = fields.items("routes");
     let reflections = [("off", reflect::Mode::Off), ("mask", reflect::Mode::Mask), ("block", reflect::Mode::Block)];
     let reflection = fields.choice("reflection", &reflections, reflect::Mode::Heads);
     let scanned = reflection.scans_bodies();
-    let reader = Reader { name, context, limits, allow_http, settings: &settings, scanned, problems };
+    let reader = Reader { name, context, limits, allow_http, settings: &settings, scanned, merge: merge.flatten().map(Arc::new), problems };
     // What is wrong with the URL must not hide what is wrong with the rest.
     let unknown = base.is_none();
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
@@ -253,7 +257,8 @@ fn settle(node: &Node, settings: &Settings, problems: &Problems) -> Node {
     let entry = |e: &Entry| {
         let node = match &*e.key {
             "headers" | "params" => settings.settle_defaults(&e.node, shape::SHAPING, problems),
-            "cookies" | "body" => settings.settle(&e.node, shape::SHAPING, problems),
+            "cookies" => settings.settle(&e.node, shape::SHAPING, problems),
+            "body" => settle_body(&e.node, settings, problems),
             // What a scheme offers, it knows itself.
             "auth" => settings.settle(&e.node, Names::ALL, problems),
             "routes" => {
@@ -278,6 +283,16 @@ impl Plan {
         let globs = self.branches.iter().enumerate().filter(|(_, b)| fits(b)).map(|(at, b)| (&b.path, at));
         crate::path::select(path, globs).ok().flatten()
     }
+}
+
+/// Fragments of XML are left: their values are escaped where they are put in.
+fn settle_body(node: &Node, settings: &Settings, problems: &Problems) -> Node {
+    let Value::Map(entries) = &node.value else { return node.clone() };
+    let entry = |e: &Entry| {
+        let node = if &*e.key == "xml" { e.node.clone() } else { settings.settle(&e.node, shape::SHAPING, problems) };
+        Entry { key: e.key.clone(), place: e.place, node }
+    };
+    Node { place: node.place, value: Value::Map(entries.iter().map(entry).collect()) }
 }
 
 /// The names of the schemes that stand under `auth`, for people.
@@ -324,6 +339,7 @@ struct Reader<'r> {
     settings: &'r Arc<Settings>,
     /// Whether answers are searched for the credential.
     scanned: bool,
+    merge: Option<Arc<Merge>>,
     problems: &'r Problems,
 }
 
@@ -355,9 +371,10 @@ impl Reader<'_> {
             settings: self.settings.clone(),
             buffer: self.limits.buffer,
             scanned: self.scanned,
+            merged: self.merge.is_some(),
         };
         let (shape, fills) = shape?.build(build, self.problems)?;
-        Some(Variant { shape, fills, auth, timeouts })
+        Some(Variant { shape, fills, merge: self.merge.clone(), auth, timeouts })
     }
 
     fn branch(

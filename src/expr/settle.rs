@@ -60,8 +60,11 @@ impl Settings {
         let Tree::Map(entries) = &node.value else { return self.settle(node, names, problems) };
         let entry = |e: &Entry| {
             let value = e.node.get("value").unwrap_or(&e.node);
-            let owned = value.items().iter().any(|item| item.is_template() && self.settled(item, names, problems).reads_secrets);
-            let mut settled = self.settle(&e.node, names, problems);
+            let templates = || value.items().iter().filter(|item| item.is_template());
+            let owned = templates().any(|item| self.settled(item, names, problems).reads_secrets);
+            // What is encoded already must be known to be so where it is put in.
+            let encodes = templates().any(|item| compile(item, &self.scope(names)).is_ok_and(|template| template.encodes()));
+            let mut settled = if encodes { e.node.clone() } else { self.settle(&e.node, names, problems) };
             if owned {
                 settled = locked(settled);
             }

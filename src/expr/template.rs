@@ -151,6 +151,12 @@ impl Template {
         self.holds_secret || self.names.has(super::Name::Secrets) || self.names.meets(Names::TOKEN)
     }
 
+    /// Whether something in it is encoded for a URL or a form already, so that its place must be told (ruling H16).
+    pub fn encodes(&self) -> bool {
+        let encodes = |source: &str| ["urlencode", "formencode", "canonical_query"].iter().any(|name| source.contains(name));
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Code(code) if encodes(code.source())))
+    }
+
     /// Evaluates it. A template that is exactly one expression keeps that one's type, any other makes text.
     ///
     /// # Errors

@@ -2,10 +2,12 @@
 //! only place that sends a call again after a refusal, once, if a scheme says that it is worthwhile and the body can be
 //! had again. It stands inside retry, so that no attempt carries another's signature. How to sign is the schemes' affair.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 
+use crate::auth::merge::Merge;
 use crate::auth::{Auth, Renewal, Tickets};
 use crate::body::Body;
 use crate::call::Call;
@@ -25,18 +27,25 @@ pub struct Sign {
     renews: bool,
     buffer: u64,
     fills: Option<Fills>,
+    merge: Option<Arc<Merge>>,
 }
 
 impl Sign {
     /// Presents these. Of a body up to `buffer` bytes are kept for a second attempt, where there may be one.
     pub fn new(auth: Auth, buffer: u64) -> Self {
-        Self { renews: auth.renews(), auth, buffer, fills: None }
+        Self { renews: auth.renews(), auth, buffer, fills: None, merge: None }
     }
 
     /// Puts these in before each attempt is signed (ruling H5).
     #[must_use]
     pub fn filling(self, fills: Option<Fills>) -> Self {
         Self { fills, ..self }
+    }
+
+    /// Merges this into each attempt's body before anything else.
+    #[must_use]
+    pub fn merging(self, merge: Option<Arc<Merge>>) -> Self {
+        Self { merge, ..self }
     }
 
     /// As [`Sign::handle`], for schemes that look at answers.
@@ -68,6 +77,9 @@ impl Sign {
     async fn sign(&self, call: &mut Call) -> Result<Tickets, Error> {
         // Before signing, because a scheme may replace what the identity is read from.
         let identity = self.auth.identity(call);
+        if let Some(merge) = &self.merge {
+            Box::pin(merge.put(call)).await?;
+        }
         if let Some(fills) = &self.fills {
             // Boxed, so that the calls of others need no room for it.
             Box::pin(fills.put(call)).await?;
@@ -107,8 +119,8 @@ async fn drain(mut body: Body) {
 mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::{Arc, Mutex};
 
     use http::{Response, StatusCode};
     use serde_json::json;

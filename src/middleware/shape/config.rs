@@ -86,6 +86,8 @@ pub struct Build<'b> {
     pub buffer: u64,
     /// Whether bodies of answers are searched, and so must come whole and as they are.
     pub scanned: bool,
+    /// Whether something is merged into bodies.
+    pub merged: bool,
 }
 
 /// What headers, parameters, cookies and bodies may read.
@@ -94,7 +96,7 @@ pub const SHAPING: Names = Names::FIXED.with(Names::CLIENT).with(Names::REQUEST)
 impl Config {
     /// Reads the keys of a resource. `None` after an error was reported.
     pub fn read(fields: &Fields<'_>, settings: &Settings, problems: &Problems) -> Option<Self> {
-        fields.unbuilt_all(&["body", "rewrite_links"]);
+        fields.unbuilt_all(&["rewrite_links"]);
         let redirects = fields.choice("redirects", &[("rewrite", true), ("pass", false)], true);
         let (cookies, computed_cookies) = fields.node("cookies").map(|n| cookies(n, settings, problems)).unwrap_or_default();
         let config = Self {
@@ -124,7 +126,7 @@ impl Config {
 
     /// Builds it. `None` after an error was reported.
     pub fn build(self, build: Build<'_>, problems: &Problems) -> Option<(Shape, Option<Fills>)> {
-        let Build { resource, base, owned, gateway, settings, buffer, scanned } = build;
+        let Build { resource, base, owned, gateway, settings, buffer, scanned, merged } = build;
         let mut fills = self.computed_cookies;
         let mut filter = Filter {
             owned: owned.headers.clone(),
@@ -185,7 +187,7 @@ impl Config {
             cookies: self.forward.cookies,
             browser: self.browser,
         };
-        let (steady, volatile) = Fills::split(fills, &settings, buffer);
+        let (steady, volatile) = Fills::split(fills, &settings, buffer, merged);
         let computes = |fills: &Option<Fills>| fills.as_ref().is_some_and(|fills| fills.sets(&USER_AGENT));
         let computes_agent = computes(&steady) || computes(&volatile);
         let shape = good.then(|| Shape {
