@@ -90,6 +90,17 @@ pub enum Breach {
     Sealed,
 }
 
+/// What is wrong with a token, told three ways. None holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What happened, for the client.
+    pub detail: Text,
+    /// What to change.
+    pub hint: Text,
+    /// What happened, for the log.
+    pub cause: Text,
+}
+
 /// Everything that can end a request before an upstream's answer does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -121,6 +132,13 @@ pub enum Error {
     Draining,
     /// No room for the audit record within `timeouts.queue`.
     AuditUnavailable,
+    /// What must be kept cannot be: the text is for the log.
+    StoreUnavailable(String),
+    /// The issuer of a token cannot be had, or answers with what is none: what happened, for the client and for the log,
+    /// and when the next attempt is due.
+    IssuerUnavailable(Box<Trouble>, Duration),
+    /// The issuer has refused the grant, which only a person can mend: what happened, and the cure.
+    CredentialRefused(Box<Trouble>),
     /// No connection.
     Unreachable(Unreachable),
     /// The name of the upstream does not resolve.
@@ -151,6 +169,9 @@ impl Error {
             Self::Loop(_) => "loop",
             Self::Draining => "draining",
             Self::AuditUnavailable => "audit-unavailable",
+            Self::StoreUnavailable(_) => "store-unavailable",
+            Self::IssuerUnavailable(..) => "issuer-unavailable",
+            Self::CredentialRefused(_) => "credential-refused",
             Self::Unreachable(_) => "upstream-unreachable",
             Self::Dns(_) => "upstream-dns",
             Self::Tls(_) => "upstream-tls",
@@ -170,7 +191,10 @@ impl Error {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::IssuerUnavailable(..) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::CredentialRefused(_) => StatusCode::BAD_GATEWAY,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
             Self::Unreachable(_) | Self::Dns(_) | Self::Tls(_) | Self::Protocol(_) => StatusCode::BAD_GATEWAY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -181,7 +205,8 @@ impl Error {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable | Self::Internal(_) => Fault::Gateway,
+            Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::Internal(_) => Fault::Gateway,
+            Self::IssuerUnavailable(..) | Self::CredentialRefused(_) => Fault::Issuer,
             Self::Unreachable(_) | Self::Dns(_) | Self::Tls(_) | Self::Timeout(_) | Self::Protocol(_) => Fault::Upstream,
             _ => Fault::Client,
         }
@@ -190,7 +215,7 @@ impl Error {
     /// Whether the same request may succeed later without anyone changing anything.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable => true,
+            Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::IssuerUnavailable(..) => true,
             Self::Unreachable(why) => !matches!(why, Unreachable::Forbidden(_)),
             Self::Dns(_) | Self::Timeout(_) => true,
             Self::Protocol(breach) => matches!(breach, Breach::Closed | Breach::Reset | Breach::Refused | Breach::Cut),
@@ -201,7 +226,9 @@ impl Error {
     /// When to come back, where the gateway knows.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded(_) | Self::AuditUnavailable | Self::Draining => Some(Duration::from_secs(1)),
+            Self::Overloaded(_) | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::Draining => Some(Duration::from_secs(1)),
+            // Whole seconds, rounded up: whoever comes back then finds the attempt due.
+            Self::IssuerUnavailable(_, wait) => Some(Duration::from_secs(wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))),
             _ => None,
         }
     }
@@ -222,6 +249,9 @@ impl Error {
             Self::Loop(_) => "Loop detected",
             Self::Draining => "Shutting down",
             Self::AuditUnavailable => "Audit unavailable",
+            Self::StoreUnavailable(_) => "Store unavailable",
+            Self::IssuerUnavailable(..) => "Issuer unavailable",
+            Self::CredentialRefused(_) => "Credential refused",
             Self::Unreachable(_) => "Upstream unreachable",
             Self::Dns(_) => "Upstream name not found",
             Self::Tls(_) => "Upstream TLS failed",
@@ -246,6 +276,8 @@ impl Error {
             Self::Loop(name) => format!("The request has already passed this gateway ({name}).").into(),
             Self::Draining => "The gateway is shutting down.".into(),
             Self::AuditUnavailable => "The audit log cannot take a record now, so nothing was sent upstream.".into(),
+            Self::StoreUnavailable(_) => "What the gateway must keep cannot be stored now, so nothing was sent upstream.".into(),
+            Self::IssuerUnavailable(trouble, _) | Self::CredentialRefused(trouble) => trouble.detail.clone(),
             Self::Unreachable(Unreachable::Refused) => "The upstream refused the connection.".into(),
             Self::Unreachable(Unreachable::Network(_)) => "The upstream cannot be reached over the network.".into(),
             Self::Unreachable(Unreachable::Forbidden(why)) => format!("The gateway may not connect there: {why}.").into(),
@@ -295,6 +327,8 @@ impl Error {
             Self::Loop(_) => "A resource's base_url points back at this gateway.".into(),
             Self::Draining => "Try again: another instance, or this one once restarted.".into(),
             Self::AuditUnavailable => "Make room where the audit sinks write; audit.on_full: drop serves without a record.".into(),
+            Self::StoreUnavailable(_) => "Make room where `store` writes; the log has the reason.".into(),
+            Self::IssuerUnavailable(trouble, _) | Self::CredentialRefused(trouble) => trouble.hint.clone(),
             Self::Unreachable(Unreachable::Forbidden(_)) => "Point base_url elsewhere.".into(),
             Self::Unreachable(_) => "Check that the upstream runs and that base_url has its host and port.".into(),
             Self::Dns(_) => "Check the host in base_url, and the gateway's resolver.".into(),
@@ -321,7 +355,8 @@ impl Error {
             Self::Dns(host) => format!("{host} does not resolve").into(),
             Self::Tls(TlsFault::Handshake(why)) => format!("TLS handshake: {why}").into(),
             Self::Protocol(Breach::Framing(why)) => format!("bad answer: {why}").into(),
-            Self::Internal(why) => why.clone().into(),
+            Self::Internal(why) | Self::StoreUnavailable(why) => why.clone().into(),
+            Self::IssuerUnavailable(trouble, _) | Self::CredentialRefused(trouble) => trouble.cause.clone(),
             other => other.detail(),
         }
     }
@@ -335,7 +370,8 @@ impl Error {
             Self::CrossSite(_) | Self::Forbidden(..) => "http_request_denied",
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Loop(_) => "proxy_loop_detected",
-            Self::Draining | Self::AuditUnavailable => "destination_unavailable",
+            Self::Draining | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::IssuerUnavailable(..) => "destination_unavailable",
+            Self::CredentialRefused(_) => "proxy_configuration_error",
             Self::Unreachable(Unreachable::Refused) => "connection_refused",
             Self::Unreachable(Unreachable::Network(_)) => "destination_ip_unroutable",
             Self::Unreachable(Unreachable::Forbidden(_)) => "destination_ip_prohibited",

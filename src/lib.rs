@@ -7,7 +7,7 @@
 //! - [`config`]: from files to a plan, or to a report of everything that is wrong
 //! - [`middleware`]: the steps of the stack, one file each
 //! - [`auth`], [`audit`], [`secrets`]: what the gateway presents to upstreams; the audit log; where secrets come from
-//! - [`net`]: the way to an upstream
+//! - [`net`], [`store`]: the way to an upstream; what outlives a request, sealed
 //! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`xml`],
 //!   [`expr`], [`clock`], [`telemetry`], [`digest`], [`mod@file`], [`fill`], [`trailers`]: the ground
 
@@ -39,6 +39,7 @@ pub mod secrets;
 pub mod server;
 pub mod snapshot;
 pub mod stack;
+pub mod store;
 pub mod telemetry;
 pub mod trailers;
 pub mod tree;

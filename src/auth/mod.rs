@@ -23,6 +23,7 @@ mod place;
 mod read;
 #[cfg(test)]
 pub(crate) mod support;
+pub mod token;
 
 use std::future::Future;
 use std::pin::Pin;

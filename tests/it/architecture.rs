@@ -12,7 +12,7 @@ const FLOORS: [(u8, &[&str]); 7] = [
     (4, &["config"]),
     (3, &["middleware"]),
     (2, &["auth", "audit", "secrets"]),
-    (1, &["net"]),
+    (1, &["net", "store"]),
     (
         0,
         &[

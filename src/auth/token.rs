@@ -1,0 +1,344 @@
+//! The life of a token, and the only place that knows expiry, early renewal and back-off. It is a machine without I/O:
+//! it is told the time, says whose turn it is, and is told what came of a fetch. Who fetches, and how all wait for one
+//! fetch, is `grant.rs`.
+//!
+//! ```text
+//! none ──► fetching ──► fresh ──► ageing ──► expired ──► fetching …
+//!              │          ▲          │          (ageing: renewed while still served)
+//!              │          └──────────┘
+//!              ├──► backing off ──► fetching    the issuer failed: 1 s to 60 s, full jitter
+//!              └──► refused                     the issuer refused the grant: a person must mend it
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Trouble};
+use crate::secret::Secret;
+
+/// Shortest wait after a failure.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait after a failure, where the issuer does not ask for more.
+const MOST_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait that an issuer's `Retry-After` can ask for.
+const MOST_ASKED: Duration = Duration::from_secs(15 * 60);
+/// The renewal's lead is a fifth of the life, between these two (ruling F24).
+const MOST_LEAD: u64 = 5 * 60 * 1000;
+const LEAST_LEAD: u64 = 10 * 1000;
+/// A token this close to its end would be dead on arrival.
+const LAST_GASP: u64 = 1000;
+
+/// Where a token is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has needed one yet.
+    None,
+    /// There is none, and one is being fetched.
+    Fetching,
+    /// Served.
+    Fresh,
+    /// Served, and to be renewed, or being renewed.
+    Ageing,
+    /// Dead by its age or by a refusal. The next call fetches.
+    Expired,
+    /// The issuer failed; it is left alone for a while.
+    BackingOff,
+    /// The issuer refused the grant. A person must mend it.
+    Refused,
+}
+
+impl State {
+    /// The word on the admin API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fetching => "fetching",
+            Self::Fresh => "fresh",
+            Self::Ageing => "ageing",
+            Self::Expired => "expired",
+            Self::BackingOff => "backing off",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What an issuer gave.
+#[derive(Clone, Debug, Default)]
+pub struct Minted {
+    /// The token; never empty.
+    pub access: Option<Secret>,
+    /// What renews it, where there is such a thing.
+    pub refresh: Option<Secret>,
+    /// Other values of the reply (`capture`).
+    pub captured: BTreeMap<String, Secret>,
+    /// When it was asked for, in milliseconds since 1970.
+    pub obtained: u64,
+    /// When it ends, in milliseconds since 1970; `None`: nobody knows, so it serves until it is refused.
+    pub expires: Option<u64>,
+    /// Whether this grant's refresh token has ever been replaced: then the old one is spent.
+    pub rotates: bool,
+}
+
+/// A token as it is served.
+#[derive(Debug)]
+pub struct Token {
+    /// What the issuer gave.
+    pub minted: Minted,
+    /// Counts the tokens of one grant.
+    pub generation: u64,
+    /// Whether an upstream has taken it.
+    accepted: AtomicBool,
+    ages: u64,
+    dies: u64,
+}
+
+impl Token {
+    /// The token's text.
+    pub fn access(&self) -> &str {
+        self.minted.access.as_ref().map_or("", Secret::expose)
+    }
+
+    /// Notes that an upstream has taken it.
+    pub fn accept(&self) {
+        // Most answers find it noted: a look costs less than a write to memory that all cores share.
+        if !self.accepted.load(Ordering::Relaxed) {
+            self.accepted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it can be served without a second look.
+    pub fn is_fresh(&self, now: u64) -> bool {
+        now < self.ages
+    }
+
+    fn is_alive(&self, now: u64) -> bool {
+        now < self.dies
+    }
+}
+
+/// Why a fetch brought no token.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The issuer cannot be reached, is failing, or sends what is no token. It may ask for some patience.
+    Down(Trouble, Option<Duration>),
+    /// Like this, and nobody knows whether the issuer has acted on the request.
+    Unknown(Trouble),
+    /// The issuer refused the grant.
+    Refused(Trouble),
+    /// The gateway's own trouble.
+    Own(Error),
+}
+
+impl Failure {
+    /// What happened, for logs and the admin API.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Down(trouble, _) | Self::Unknown(trouble) | Self::Refused(trouble) => trouble.cause.to_string(),
+            Self::Own(error) => error.cause().to_string(),
+        }
+    }
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub enum Turn {
+    /// This one is served.
+    Serve(Arc<Token>),
+    /// This one is served, and the asker is to begin a fetch.
+    Renew(Arc<Token>),
+    /// The asker is to begin a fetch, and to wait for its end.
+    Fetch,
+    /// A fetch is under way; the asker waits for its end.
+    Wait,
+    /// There is none and there will be none now.
+    Fail(Error),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Life {
+    token: Option<Arc<Token>>,
+    /// An upstream has refused the token.
+    dead: bool,
+    fetching: bool,
+    generation: u64,
+    /// Fetches that failed since the last good one.
+    failures: u32,
+    /// No fetch before this moment.
+    due: u64,
+    failure: Option<Failure>,
+    /// When the last failure was.
+    failed: u64,
+    /// Renewals for refusals since an upstream last took a token, and no further one before this moment.
+    refusals: u32,
+    refusal_due: u64,
+    /// `renew_before`, in milliseconds.
+    lead: Option<u64>,
+    /// Draws from 0 to 1.
+    dice: fn() -> f64,
+}
+
+impl Life {
+    /// A life that has not begun. `renew_before` is the operator's lead (ruling E16).
+    pub fn new(renew_before: Option<Duration>) -> Self {
+        Self {
+            token: None,
+            dead: false,
+            fetching: false,
+            generation: 0,
+            failures: 0,
+            due: 0,
+            failure: None,
+            failed: 0,
+            refusals: 0,
+            refusal_due: 0,
+            lead: renew_before.map(millis),
+            dice: fastrand::f64,
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self, now: u64) -> State {
+        let alive = self.alive(now);
+        match (&self.failure, alive) {
+            (Some(Failure::Refused(_)), _) => State::Refused,
+            _ if self.fetching => {
+                if alive.is_some() {
+                    State::Ageing
+                } else {
+                    State::Fetching
+                }
+            }
+            (_, Some(token)) if token.is_fresh(now) => State::Fresh,
+            (_, Some(_)) => State::Ageing,
+            (Some(_), None) if now < self.due => State::BackingOff,
+            _ if self.token.is_some() => State::Expired,
+            _ => State::None,
+        }
+    }
+
+    /// The last token, dead or alive.
+    pub fn token(&self) -> Option<&Arc<Token>> {
+        self.token.as_ref()
+    }
+
+    /// The last failure since the last good fetch, and when it was.
+    pub fn failure(&self) -> Option<(&Failure, u64)> {
+        self.failure.as_ref().map(|failure| (failure, self.failed))
+    }
+
+    /// When the next fetch may begin, where that is not at once.
+    pub fn due(&self, now: u64) -> Option<u64> {
+        Some(self.due).filter(|due| now < *due)
+    }
+
+    /// Asks for the token. Whoever is told to begin a fetch has to report it by [`Life::done`].
+    pub fn turn(&mut self, now: u64) -> Turn {
+        let alive = self.alive(now).cloned();
+        let refused = matches!(self.failure, Some(Failure::Refused(_)));
+        match alive {
+            Some(token) if token.is_fresh(now) || self.fetching || refused || now < self.due => Turn::Serve(token),
+            Some(token) => {
+                self.fetching = true;
+                Turn::Renew(token)
+            }
+            None if self.fetching => Turn::Wait,
+            None if refused || now < self.due => Turn::Fail(self.error(now)),
+            None => {
+                self.fetching = true;
+                Turn::Fetch
+            }
+        }
+    }
+
+    /// An upstream has refused `used`. Whether another attempt is worthwhile: with the token that has taken its place,
+    /// or with one that will be fetched. Refusals of tokens that no upstream has ever taken lead to renewals less and
+    /// less often, so that an upstream that always says 401 does not make the issuer mint without end.
+    pub fn refuse(&mut self, now: u64, used: &Token) -> bool {
+        if used.generation != self.generation || self.dead {
+            return !matches!(self.failure, Some(Failure::Refused(_)));
+        }
+        if used.accepted.load(Ordering::Relaxed) {
+            self.refusals = 0;
+        }
+        if self.refusals > 0 && now < self.refusal_due {
+            return false;
+        }
+        self.refusals += 1;
+        self.refusal_due = now + self.wait(self.refusals);
+        self.dead = true;
+        !matches!(self.failure, Some(Failure::Refused(_)))
+    }
+
+    /// A fetch has ended.
+    pub fn done(&mut self, now: u64, outcome: Result<Minted, Failure>) {
+        self.fetching = false;
+        match outcome {
+            Ok(minted) => {
+                self.generation += 1;
+                self.failures = 0;
+                self.due = 0;
+                self.failure = None;
+                self.dead = false;
+                self.token = Some(Arc::new(self.token_of(minted)));
+            }
+            Err(failure) => {
+                self.failures = self.failures.saturating_add(1);
+                let asked = if let Failure::Down(_, Some(asked)) = &failure { millis((*asked).min(MOST_ASKED)) } else { 0 };
+                self.due = now + self.wait(self.failures).max(asked);
+                self.failed = now;
+                self.failure = Some(failure);
+            }
+        }
+    }
+
+    /// A person has acted: what was refused or backs off is tried again at the next call.
+    pub fn forgive(&mut self) {
+        self.failure = None;
+        self.failures = 0;
+        self.due = 0;
+    }
+
+    fn alive(&self, now: u64) -> Option<&Arc<Token>> {
+        self.token.as_ref().filter(|token| !self.dead && token.is_alive(now))
+    }
+
+    fn error(&self, now: u64) -> Error {
+        let wait = Duration::from_millis(self.due.saturating_sub(now));
+        match &self.failure {
+            Some(Failure::Down(trouble, _) | Failure::Unknown(trouble)) => Error::IssuerUnavailable(Box::new(trouble.clone()), wait),
+            Some(Failure::Refused(trouble)) => Error::CredentialRefused(Box::new(trouble.clone())),
+            Some(Failure::Own(error)) => error.clone(),
+            None => Error::Internal("a token failed without a reason".into()),
+        }
+    }
+
+    /// Full jitter: anything from the least wait to one that doubles with each failure.
+    fn wait(&self, failures: u32) -> u64 {
+        let ceiling = LEAST_WAIT.saturating_mul(1 << failures.min(10)).min(MOST_WAIT);
+        millis(LEAST_WAIT) + ((ceiling - LEAST_WAIT).as_millis() as f64 * (self.dice)()) as u64
+    }
+
+    fn token_of(&self, minted: Minted) -> Token {
+        let (ages, dies) = match minted.expires {
+            None => (u64::MAX, u64::MAX),
+            Some(expires) => {
+                let life = expires.saturating_sub(minted.obtained);
+                let lead = self.lead.unwrap_or_else(|| (life / 5).min(MOST_LEAD).max(LEAST_LEAD)).min(life / 2);
+                // Later, never earlier: some issuers refuse to renew before the lead that the operator gave.
+                let jitter = (lead as f64 / 4.0 * (self.dice)()) as u64;
+                (expires - lead + jitter, expires - LAST_GASP.min(life / 10))
+            }
+        };
+        Token { minted, generation: self.generation, accepted: AtomicBool::new(false), ages: ages.min(dies), dies }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
