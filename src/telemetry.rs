@@ -50,6 +50,22 @@ impl Counts {
     }
 }
 
+/// Requests to issuers, by resource and result.
+#[derive(Debug, Default)]
+pub struct TokenCounts(Mutex<BTreeMap<(Arc<str>, &'static str), u64>>);
+
+impl TokenCounts {
+    /// Counts a request on behalf of this resource: `ok`, `failed` or `refused`.
+    pub fn count(&self, resource: &Arc<str>, result: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((resource.clone(), result)).or_default() += 1;
+    }
+
+    fn all(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|((resource, result), n)| (resource.clone(), *result, *n)).collect()
+    }
+}
+
 /// Figures of the whole process.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -68,12 +84,14 @@ pub struct Metrics {
     http2_unserved: AtomicU64,
     /// HTTP/2 connections that were ended for what the client did.
     http2_broken: AtomicU64,
+    /// Requests to issuers.
+    tokens: Arc<TokenCounts>,
 }
 
 impl Metrics {
-    /// Figures that begin at zero. `audit_dropped` is the audit log's own.
-    pub fn new(audit_dropped: Arc<AtomicU64>) -> Self {
-        Self { audit_dropped, ..Self::default() }
+    /// Figures that begin at zero. `audit_dropped` is the audit log's own, `tokens` those of the grants.
+    pub fn new(audit_dropped: Arc<AtomicU64>, tokens: Arc<TokenCounts>) -> Self {
+        Self { audit_dropped, tokens, ..Self::default() }
     }
 
     /// Counts a reload that took over, or one that was refused.
@@ -144,6 +162,16 @@ where
             encoder.encode_descriptor("postern_upstream_requests", "Requests sent to upstreams, by resource", None, MetricType::Counter)?;
         for (resource, n) in &sent {
             ConstCounter::new(*n).encode(upstream.encode_family(&[("resource", resource.as_str())])?)?;
+        }
+        let mut tokens = encoder.encode_descriptor(
+            "postern_token_requests",
+            "Requests to issuers, by resource and result",
+            None,
+            MetricType::Counter,
+        )?;
+        for (resource, result, n) in self.metrics.tokens.all() {
+            let labels = [("resource", &*resource), ("result", result)];
+            ConstCounter::new(n).encode(tokens.encode_family(&labels)?)?;
         }
         let dropped = encoder.encode_descriptor(
             "postern_audit_dropped",

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
+use crate::auth::grant::{Tokens, View};
 use crate::error::Error;
 use crate::reload::{Answer, Handle};
 use crate::secret::Secret;
@@ -31,17 +32,45 @@ pub async fn answer(
     caller: Caller,
     common: &Common,
     reload: &Handle,
+    tokens: &Tokens,
 ) -> Response<Full<Bytes>> {
     if let Err(refusal) = admit(headers, caller, common) {
         return *refusal;
     }
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/api/config") => json_of(StatusCode::OK, &reload.state()),
+        (&Method::GET | &Method::HEAD, "/api/tokens") => json_of(StatusCode::OK, &grants(tokens)),
         (&Method::POST, "/api/reload") => reloaded(reload).await,
-        (_, "/api/config") => not_allowed("GET, HEAD"),
+        (_, "/api/config" | "/api/tokens") => not_allowed("GET, HEAD"),
         (_, "/api/reload") => not_allowed("POST"),
-        _ => problem(StatusCode::NOT_FOUND, "bad-path", "There is no such call.", "GET /api/config, POST /api/reload"),
+        _ => problem(StatusCode::NOT_FOUND, "bad-path", "There is no such call.", "GET /api/config, GET /api/tokens, POST /api/reload"),
     }
+}
+
+/// The life of every token: states, ages and errors, and never a token (`docs/tokens.md`).
+fn grants(tokens: &Tokens) -> Value {
+    let now = tokens.clock().millis();
+    let moment = |millis: u64| jiff::Timestamp::from_millisecond(i64::try_from(millis).unwrap_or(i64::MAX)).map(|t| t.to_string()).ok();
+    let view = |view: View| {
+        let mut shown = json!({
+            "resource": &*view.resource,
+            "scheme": view.scheme,
+            "credential": &*view.credential,
+            "state": view.state.word(),
+        });
+        if let Some(obtained) = view.obtained {
+            shown["age"] = (now.saturating_sub(obtained) / 1000).into();
+            shown["expires"] = view.expires.and_then(moment).into();
+        }
+        if let Some(due) = view.due {
+            shown["next_attempt"] = moment(due).into();
+        }
+        if let Some((what, at)) = view.failure {
+            shown["last_error"] = json!({ "time": moment(at), "what": what });
+        }
+        shown
+    };
+    json!({ "tokens": tokens.views().into_iter().map(view).collect::<Vec<_>>() })
 }
 
 /// The same check for every call, before anything is told about which calls there are.

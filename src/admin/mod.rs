@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::auth::grant::Tokens;
 use crate::reload::Handle;
 use crate::stack::Live;
 use crate::telemetry::{Exposition, Metrics};
@@ -43,6 +44,7 @@ pub struct Admin {
     audit: Arc<crate::audit::Audit>,
     live: Live,
     reload: Handle,
+    tokens: Tokens,
 }
 
 /// What a listener answers.
@@ -62,7 +64,14 @@ impl std::fmt::Debug for Admin {
 
 impl Admin {
     /// Tells about these.
-    pub fn new(live: Live, metrics: Arc<Metrics>, draining: Arc<AtomicBool>, audit: Arc<crate::audit::Audit>, reload: Handle) -> Self {
+    pub fn new(
+        live: Live,
+        metrics: Arc<Metrics>,
+        draining: Arc<AtomicBool>,
+        audit: Arc<crate::audit::Audit>,
+        reload: Handle,
+        tokens: Tokens,
+    ) -> Self {
         let mut registry = Registry::default();
         let shown = live.clone();
         let resources = move |each: &mut dyn FnMut(&str, &crate::telemetry::Counts)| {
@@ -71,14 +80,14 @@ impl Admin {
             }
         };
         registry.register_collector(Box::new(Exposition { metrics, resources }));
-        Self { registry, draining, audit, live, reload }
+        Self { registry, draining, audit, live, reload, tokens }
     }
 
     async fn answer(&self, request: &Request<Incoming>, side: Side, caller: api::Caller) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if side == Side::Admin && (path == "/api" || path.starts_with("/api/")) {
             let live = self.live.load_full();
-            return api::answer(request.method(), path, request.headers(), caller, &live.common, &self.reload).await;
+            return api::answer(request.method(), path, request.headers(), caller, &live.common, &self.reload, &self.tokens).await;
         }
         // Whatever is no probe is no page's business, by whatever name it calls this machine (ruling B16).
         if !PROBES.contains(&path) && self.live.load().common.site.judge(request.headers(), caller.loopback).is_err() {
@@ -99,7 +108,9 @@ impl Admin {
             "/readyz" if !self.audit.healthy() => text(StatusCode::SERVICE_UNAVAILABLE, "the audit log cannot be written\n"),
             "/readyz" => text(StatusCode::OK, "ready\n"),
             "/metrics" => self.metrics(),
-            _ if side == Side::Admin => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics, /api/config and /api/reload\n"),
+            _ if side == Side::Admin => {
+                text(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics, /api/config, /api/reload and /api/tokens\n")
+            }
             _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"),
         }
     }

@@ -4,13 +4,18 @@
 //! made, and how this attempt is signed. [`Auth`] asks all that stand under one `auth`. Nothing here sends anything.
 
 mod api_key;
+mod assertion;
 mod aws_sigv4;
 mod basic;
 mod bearer;
+mod capture;
 mod digest;
+mod expiry;
 mod field;
 mod fingerprint;
 mod form;
+mod google;
+pub mod grant;
 mod hex;
 mod http_signature;
 mod insert;
@@ -18,9 +23,12 @@ mod json;
 pub mod merge;
 mod none;
 mod oauth1;
+mod oauth;
 mod passthrough;
 mod place;
+mod presented;
 mod read;
+mod record;
 #[cfg(test)]
 pub(crate) mod support;
 pub mod token;
@@ -28,6 +36,7 @@ pub mod token;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, Response};
@@ -35,7 +44,8 @@ use http::{HeaderMap, HeaderName, Response};
 use crate::body::Body;
 use crate::call::{Call, Ticket};
 use crate::error::Error;
-use crate::tree::Problems;
+use crate::net::{Origin, tls};
+use crate::tree::{Folders, Problems};
 use fingerprint::Fingerprint;
 pub use read::{read, schemes};
 
@@ -159,6 +169,26 @@ pub struct Context<'c> {
     pub largest: Option<u64>,
     /// Whether the upstream is reached by TLS.
     pub secure: bool,
+    /// The resource's name.
+    pub resource: &'c str,
+    /// Where `base_url` leads.
+    pub origin: &'c Origin,
+    /// `tls` of the resource, which holds for its issuers too (ruling B22).
+    pub tls: Option<&'c tls::Config>,
+    /// Where relative paths begin.
+    pub folders: &'c Folders,
+    /// Whether a credential may travel over plain http (ruling G1).
+    pub allow_http: bool,
+    /// `timeouts.connect`.
+    pub connect: Duration,
+    /// `timeouts.head`.
+    pub head: Duration,
+    /// `timeouts.queue`.
+    pub queue: Duration,
+    /// All grants.
+    pub tokens: &'c grant::Tokens,
+    /// Whether the store outlives the process.
+    pub durable: bool,
 }
 
 /// Everything that stands under one `auth`: all of it applies, in order. Clones share it.

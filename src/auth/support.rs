@@ -2,22 +2,29 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method};
 use serde_json::Value as Json;
 
+use crate::auth::grant::Tokens;
 use crate::auth::{Auth, Context, Scheme, read};
 use crate::body::Body;
 use crate::call::{Call, Caller, Parts};
+use crate::clock::Clock;
 use crate::error::Error;
+use crate::net::Origin;
 use crate::path::Target;
 use crate::record::Record;
 use crate::secret::Secret;
-use crate::tree::{Entry, Node, Place, Problems, Unresolved, Value};
+use crate::tree::{Entry, Folders, Node, Place, Problems, Unresolved, Value};
 
 /// The `limits.buffer` of these tests, in bytes.
 pub const BUFFER: u64 = 1024;
+
+/// Grants that nobody ever fetches for.
+static TOKENS: LazyLock<Tokens> = LazyLock::new(|| Tokens::new(Clock::manual(0)));
 
 /// A node: `${secret:TEXT}` is a resolved reference, `${unset}` one that names nothing.
 pub fn node(json: &Json) -> Node {
@@ -43,7 +50,25 @@ pub fn node(json: &Json) -> Node {
 
 fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
     let problems = Problems::default();
-    let auth = read(&node(json), &Context { base_path, buffer: BUFFER, largest: None, secure: true }, &problems);
+    let folders = Folders::one(".");
+    let origin = Origin::parse("https", "api.example").unwrap();
+    let context = Context {
+        base_path,
+        buffer: BUFFER,
+        largest: None,
+        secure: true,
+        resource: "api",
+        origin: &origin,
+        tls: None,
+        folders: &folders,
+        allow_http: false,
+        connect: Duration::from_secs(5),
+        head: Duration::from_secs(5),
+        queue: Duration::from_secs(5),
+        tokens: &TOKENS,
+        durable: true,
+    };
+    let auth = read(&node(json), &context, &problems);
     assert!(auth.is_some() || problems.any_error(), "nothing was read, and nobody said why");
     let any_error = problems.any_error();
     let texts = problems.into_sorted().into_iter().map(|p| format!("{} | {}", p.message, p.hint)).collect();

@@ -326,7 +326,7 @@ impl Life {
             None => (u64::MAX, u64::MAX),
             Some(expires) => {
                 let life = expires.saturating_sub(minted.obtained);
-                let lead = self.lead.unwrap_or_else(|| (life / 5).min(MOST_LEAD).max(LEAST_LEAD)).min(life / 2);
+                let lead = self.lead.unwrap_or_else(|| (life / 5).clamp(LEAST_LEAD, MOST_LEAD)).min(life / 2);
                 // Later, never earlier: some issuers refuse to renew before the lead that the operator gave.
                 let jitter = (lead as f64 / 4.0 * (self.dice)()) as u64;
                 (expires - lead + jitter, expires - LAST_GASP.min(life / 10))

@@ -81,13 +81,13 @@ fn presets(all: &[Preset]) -> String {
 }
 
 /// Rows under a head, each column as wide as its widest entry.
-fn columns(head: [&str; 4], rows: Vec<[String; 4]>) -> String {
+pub(super) fn columns<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([head[column].len()]).max().unwrap_or(0);
-    let widths = [0, 1, 2].map(width);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
     for row in std::iter::once(head.map(str::to_owned)).chain(rows.iter().cloned()) {
-        let line = format!("{:<a$}  {:<b$}  {:<c$}  {}", row[0], row[1], row[2], row[3], a = widths[0], b = widths[1], c = widths[2]);
-        text.push_str(line.trim_end());
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
     text

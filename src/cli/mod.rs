@@ -9,6 +9,7 @@ mod list;
 mod manual;
 mod mock;
 mod run;
+mod token;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ enum Command {
     List(list::Args),
     /// Add a resource that stands on a preset: writes a file into resources/.
     Add(add::Args),
+    /// Show the life of every token of the running gateway: state, age, last error.
+    Token(token::Args),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Show what an upstream would get for a request, redacted, and who said each part. Nothing is sent.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check) => check::run(&cli),
         Some(Command::List(ref args)) => list::run(&cli, args),
         Some(Command::Add(ref args)) => add::run(&cli, args),
+        Some(Command::Token(ref args)) => token::run(&cli, args),
         Some(Command::Schema) => print(config::schema::TEXT),
         Some(Command::Explain(ref args)) => explain::run(&cli, args),
         Some(Command::Exec(ref args)) => exec::run(&cli, args),

@@ -8,11 +8,13 @@ use super::{Cli, FAILURE, plan_with};
 use crate::audit::Audit;
 use crate::config::listen::{self, Log};
 use crate::config::{self, Fixed, Outcome, Plan};
+use crate::net::Background;
 use crate::reload;
 use crate::secrets::Kept;
 use crate::server::{self, Errand};
 use crate::snapshot::Snapshot;
 use crate::stack;
+use crate::store;
 
 /// Runs the gateway until it is told to end, and returns the exit code.
 pub fn run(cli: &Cli) -> u8 {
@@ -52,11 +54,21 @@ impl Ready {
     /// Serves until the end, and returns the exit code.
     pub fn serve(self, errand: Option<Errand>) -> u8 {
         let audit = self.plan.audit.clone();
+        let (tokens, store) = (self.plan.tokens.clone(), self.plan.store.clone());
         let snapshot = Snapshot::new(self.plan, stack::resource);
         let audit = match Audit::open(audit, snapshot.common.mask.clone()) {
             Ok(audit) => audit,
             Err(error) => return failed(&error),
         };
+        // Only where records outlive the process is there anything to open.
+        let store = match store.is_durable().then(|| store::open(&store)).transpose() {
+            Ok(store) => store.map(Arc::new),
+            Err(error) => return failed(&error),
+        };
+        match Background::start() {
+            Ok(background) => tokens.start(background, store),
+            Err(error) => return failed(&error),
+        }
         match server::run(self.listening, snapshot, audit, self.source, errand) {
             Ok(()) => 0,
             Err(error) => failed(&error),

@@ -10,17 +10,20 @@ use super::references::Sources;
 use super::restart::Fixed;
 use super::{listen, problem, resource};
 use crate::audit;
+use crate::auth::grant::Tokens;
+use crate::clock::Clock;
 use crate::digest::{Digest, Digester};
 use crate::file::Seen;
 use crate::middleware::shape;
 use crate::secret::Mask;
 use crate::secrets::settings;
+use crate::store;
 use crate::tree::{Entry, Fields, Folders, Node, Problem, Problems, closest};
 
 /// Longest name of a resource.
 const NAME_MAX: usize = 63;
 /// Top-level keys of the contract that this build lacks.
-const UNBUILT: [&str; 4] = ["connect", "master_key", "clients", "policies"];
+const UNBUILT: [&str; 3] = ["connect", "clients", "policies"];
 
 /// A configuration that can run.
 #[derive(Debug)]
@@ -37,6 +40,10 @@ pub struct Plan {
     pub resources: Vec<resource::Plan>,
     /// Finds the secrets that belong to no resource.
     pub mask: Mask,
+    /// `store` and `master_key`.
+    pub store: store::Config,
+    /// All grants; those of a gateway that runs already are the same ones.
+    pub tokens: Tokens,
 }
 
 /// What became of a configuration.
@@ -69,7 +76,8 @@ pub fn plan_over(loaded: Loaded, fixed: &Fixed) -> Outcome {
 fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
     let Loaded { mut files, environment, variables, tree, folders, version, problems, mut seen } = loaded;
     let plan = tree.as_ref().and_then(|tree| {
-        let plan = build(tree, &folders, &problems, &mut seen)?;
+        let tokens = fixed.map_or_else(|| Tokens::new(Clock::system()), |fixed| fixed.tokens().clone());
+        let plan = build(tree, tokens, &folders, &problems, &mut seen)?;
         fixed.into_iter().for_each(|fixed| fixed.judge(&plan, tree, &problems));
         Some(Plan { version, environment, ..plan })
     });
@@ -80,12 +88,11 @@ fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
     Outcome { plan: plan.filter(|_| !failed), problems, files, tree, variables, seen }
 }
 
-pub(super) fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &mut Vec<Seen>) -> Option<Plan> {
+pub(super) fn build(tree: &Node, tokens: Tokens, folders: &Folders, problems: &Problems, seen: &mut Vec<Seen>) -> Option<Plan> {
     let fields = Fields::of(tree, "a map", problems)?;
     let literal = fields.flag("allow_literal_secrets", false);
     problems.allow_literal_secrets(literal);
     fields.unbuilt_all(&UNBUILT);
-    fields.unbuilt("store", |n| n.word() == Some("memory"));
     // Layers and references have been laid and resolved already; nothing else reads these.
     for key in ["vars", "environment", "environments", "defaults"].into_iter().chain(settings::KEYS) {
         fields.raw(key);
@@ -95,19 +102,27 @@ pub(super) fn build(tree: &Node, folders: &Folders, problems: &Problems, seen: &
     }
     let listening = listen::read(&fields, folders, problems);
     let audit = audit::Config::read(fields.node("audit"), folders, problems);
+    let store = store::Config::read(&fields, folders, problems);
     let mask = Mask::new(&problems.take_secrets());
     let gateway = shape::Gateway::new(&listening.server.name, env!("CARGO_PKG_VERSION"), listening.server.trusted_proxies.clone());
     seen.extend(problems.take_seen());
     let seen = RefCell::new(seen);
     let saw = |more| seen.borrow_mut().extend(more);
-    let context =
-        resource::Context { folders, gateway: Arc::new(gateway), vars: tree.get("vars"), digest: common(tree, &listening), saw: &saw };
+    let context = resource::Context {
+        folders,
+        gateway: Arc::new(gateway),
+        vars: tree.get("vars"),
+        digest: common(tree, &listening),
+        saw: &saw,
+        tokens: &tokens,
+        durable: store.is_durable(),
+    };
     let resources = match fields.node(RESOURCES) {
         Some(node) => resources(node, &context, problems),
         None => Vec::new(),
     };
     finish(&fields, tree, problems);
-    Some(Plan { version: String::new(), environment: None, listening, audit, resources, mask })
+    Some(Plan { version: String::new(), environment: None, listening, audit, resources, mask, store, tokens })
 }
 
 /// What every resource is built from besides its own keys.

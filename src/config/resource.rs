@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::base::BaseUrl;
+use crate::auth::grant::Tokens;
 use crate::auth::merge::Merge;
 use crate::auth::{self, Auth};
 use crate::digest::{Digest, Digester};
@@ -159,6 +160,10 @@ pub struct Context<'c> {
     pub digest: Digest,
     /// Takes in the files that were read for resources.
     pub saw: &'c dyn Fn(Vec<Seen>),
+    /// All grants.
+    pub tokens: &'c Tokens,
+    /// Whether the store outlives the process.
+    pub durable: bool,
 }
 
 /// Reads a resource. `None` after at least one error was reported.
@@ -196,7 +201,8 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let reflections = [("off", reflect::Mode::Off), ("mask", reflect::Mode::Mask), ("block", reflect::Mode::Block)];
     let reflection = fields.choice("reflection", &reflections, reflect::Mode::Heads);
     let scanned = reflection.scans_bodies();
-    let reader = Reader { name, context, limits, allow_http, settings: &settings, scanned, merge: merge.flatten().map(Arc::new), problems };
+    let tls = tls.flatten();
+    let reader = Reader { name, context, limits, allow_http, tls: tls.as_ref(), settings: &settings, scanned, merge: merge.flatten().map(Arc::new), problems };
     // What is wrong with the URL must not hide what is wrong with the rest.
     let unknown = base.is_none();
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
@@ -204,7 +210,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let branches = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
     fields.finish();
     let reach = if base.made { Reach::Made { private } } else { Reach::Written };
-    let upstream = Upstream::new(base.origin.clone(), tls.flatten(), pool?, timeouts.connect, timeouts.queue).reaching(reach);
+    let upstream = Upstream::new(base.origin.clone(), tls.clone(), pool?, timeouts.connect, timeouts.queue).reaching(reach);
     // Those that stand in secret fields, and whatever else a reference has touched.
     let mut secrets: Vec<Secret> = problems.take_secrets();
     node.secrets(&mut secrets);
@@ -340,6 +346,7 @@ struct Reader<'r> {
     /// Whether answers are searched for the credential.
     scanned: bool,
     merge: Option<Arc<Merge>>,
+    tls: Option<&'r net::tls::Config>,
     problems: &'r Problems,
 }
 
@@ -352,6 +359,16 @@ impl Reader<'_> {
                     buffer: self.limits.buffer,
                     largest: self.limits.request_body,
                     secure: base.origin.is_https(),
+                    resource: self.name,
+                    origin: &base.origin,
+                    tls: self.tls,
+                    folders: self.context.folders,
+                    allow_http: self.allow_http,
+                    connect: timeouts.connect,
+                    head: timeouts.head,
+                    queue: timeouts.queue,
+                    tokens: self.context.tokens,
+                    durable: self.context.durable,
                 };
                 Some(auth::read(node, &context, self.problems)?)
             }

@@ -4,7 +4,9 @@
 use super::listen::{self, Server};
 use super::plan::Plan;
 use crate::audit;
+use crate::auth::grant::Tokens;
 use crate::net::Identity;
+use crate::store;
 use crate::tree::{Node, Place, Problems};
 
 /// What holds from start to end.
@@ -12,12 +14,19 @@ use crate::tree::{Node, Place, Problems};
 pub struct Fixed {
     listening: listen::Root,
     audit: audit::Config,
+    store: store::Config,
+    tokens: Tokens,
 }
 
 impl Fixed {
     /// What this plan fixes.
     pub fn of(plan: &Plan) -> Self {
-        Self { listening: plan.listening.clone(), audit: plan.audit.clone() }
+        Self { listening: plan.listening.clone(), audit: plan.audit.clone(), store: plan.store.clone(), tokens: plan.tokens.clone() }
+    }
+
+    /// The grants, which live on.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Hands what `plan` has read of certificates and keys to the listeners, for the handshakes to come. Returns how many of
@@ -37,6 +46,8 @@ impl Fixed {
             (old.mock == new.mock, "mock"),
             (old.log == new.log, "telemetry.log"),
             (self.audit == plan.audit, "audit"),
+            (self.store.backend == plan.store.backend, "store"),
+            (self.store.keys == plan.store.keys, "master_key"),
         ] {
             keys.extend((!same).then_some(key));
         }

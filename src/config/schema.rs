@@ -130,6 +130,6 @@ mod tests {
         for (way, scalar) in [("environment", true), ("allow_exec", true), ("store", true), ("master_key", true), ("server", false)] {
             assert_eq!(at(way).unwrap().takes_scalar(), scalar, "{way}");
         }
-        assert!(at("master_key").unwrap().is_unbuilt() && !at("store").unwrap().is_unbuilt());
+        assert!(at("policies").unwrap().is_unbuilt() && !at("store").unwrap().is_unbuilt());
     }
 }

@@ -108,7 +108,8 @@ async fn serve(
     let server = listening.server;
     // Before anything listens: a signal that comes early is a drain, not an end.
     let mut signals = Signals::new().map_err(failed("signals"))?;
-    let metrics = Arc::new(Metrics::new(audit.dropped()));
+    let tokens = source.fixed.tokens().clone();
+    let metrics = Arc::new(Metrics::new(audit.dropped(), tokens.counts()));
     let draining = Arc::new(AtomicBool::new(false));
     let (end, told) = watch::channel(End::No);
     let (running, mut ended) = mpsc::channel::<()>(1);
@@ -116,7 +117,7 @@ async fn serve(
     let workers = server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let bound = bind(&server, workers)?;
     let reload = reload::start(source, live.clone(), audit.clone(), metrics.clone()).map_err(failed("a thread"))?;
-    let admin = Arc::new(Admin::new(live.clone(), metrics.clone(), draining.clone(), audit.clone(), reload.clone()));
+    let admin = Arc::new(Admin::new(live.clone(), metrics.clone(), draining.clone(), audit.clone(), reload.clone(), tokens));
     let sides = [(listening.admin, Side::Admin), (listening.health, Side::Health)];
     for (address, side) in sides.into_iter().filter_map(|(address, side)| Some((address?, side))) {
         let listener = TcpListener::bind(address).await.map_err(failed(address.to_string()))?;

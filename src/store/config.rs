@@ -1,9 +1,9 @@
 //! `store` and `master_key`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::MasterKey;
-use crate::tree::{Fields, Node, Problems, Value};
+use crate::tree::{Fields, Folders, Node, Problems, Value};
 
 /// Most keys in a rotation.
 const KEYS_MAX: usize = 16;
@@ -33,13 +33,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads both keys. `folder` is where relative paths begin (ruling C3).
-    pub fn read(fields: &Fields<'_>, folder: &Path, problems: &Problems) -> Self {
+    /// Reads both keys. `folders` says where relative paths begin (ruling C3).
+    pub fn read(fields: &Fields<'_>, folders: &Folders, problems: &Problems) -> Self {
         let keys: Vec<MasterKey> = fields.items("master_key").iter().filter_map(|node| key(node, problems)).collect();
         if keys.len() > KEYS_MAX {
             problems.error(fields.key_place("master_key"), format!("more than {KEYS_MAX} keys"), "drop the oldest");
         }
-        let backend = fields.node("store").map_or(Backend::Memory, |node| backend(node, folder, problems));
+        let backend = fields.node("store").map_or(Backend::Memory, |node| backend(node, folders, problems));
         Self { backend, keys }
     }
 
@@ -58,17 +58,17 @@ fn key(node: &Node, problems: &Problems) -> Option<MasterKey> {
     key
 }
 
-fn backend(node: &Node, folder: &Path, problems: &Problems) -> Backend {
+fn backend(node: &Node, folders: &Folders, problems: &Problems) -> Backend {
     let wrong = |node: &Node| {
         problems.error(node.place, format!("expected a kind of store, found {}", node.shown()), "memory, or { file: { path: ./data } }");
         Backend::Memory
     };
     match (&node.value, node.word()) {
         (_, Some("memory")) => Backend::Memory,
-        (_, Some("file")) => Backend::File(folder.join("data")),
+        (_, Some("file")) => Backend::File(folders.join(node.place, "data")),
         (Value::Map(entries), _) if entries.len() == 1 => match &*entries[0].key {
             "memory" => Backend::Memory,
-            "file" => file(&entries[0].node, folder, problems),
+            "file" => file(&entries[0].node, folders, problems),
             "redis" => {
                 problems.error(
                     entries[0].place,
@@ -86,12 +86,12 @@ fn backend(node: &Node, folder: &Path, problems: &Problems) -> Backend {
     }
 }
 
-fn file(node: &Node, folder: &Path, problems: &Problems) -> Backend {
+fn file(node: &Node, folders: &Folders, problems: &Problems) -> Backend {
     if node.is_null() {
-        return Backend::File(folder.join("data"));
+        return Backend::File(folders.join(node.place, "data"));
     }
     let Some(fields) = Fields::of(node, "a map with `path`", problems) else { return Backend::Memory };
     let path = fields.text("path").unwrap_or_else(|| "data".into());
     fields.finish();
-    Backend::File(folder.join(path))
+    Backend::File(folders.join(node.place, path))
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Gateway, Reply, eventually, exchange, free_port, postern, root};
+use crate::support::{Gateway, Reply, eventually, exchange, free_port, postern, root, sample_variables};
 
 /// The gateway on the configuration that the repository ships, with other ports.
 fn start() -> Gateway {
@@ -143,16 +143,7 @@ fn every_example_is_accepted() {
     for entry in fs::read_dir(root().join("config/examples")).unwrap().flatten() {
         let path = entry.path();
         let text = fs::read_to_string(&path).unwrap();
-        // The variables that an example names are set to something.
-        let names = text.match_indices("${env:").map(|(at, _)| text[at + 6..].split(['}', ':']).next().unwrap().to_owned());
-        let output = postern()
-            .args(["check", "--config"])
-            .arg(&path)
-            .envs(names.map(|name| (name, "a-value-for-the-example")))
-            .env("TLS_KEY", include_str!("../fixtures/listener.key"))
-            .current_dir(root())
-            .output()
-            .unwrap();
+        let output = postern().args(["check", "--config"]).arg(&path).envs(sample_variables(&text)).current_dir(root()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
         count += 1;
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use crate::support::{free_port, postern, root};
+use crate::support::{free_port, postern, root, sample_variables};
 
 /// `postern check` on this text.
 fn check(text: &str, more: &[&str]) -> Output {
@@ -52,7 +52,101 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, auth: [] } }", "", "`auth: none`"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${env:SET}\", basic: { username: u } } } }", "basic", "list"),
     ("resources: { a: { base_url: http://localhost, auth: bearr } }", "bearr", "bearer"),
-    ("resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: {} } } }", "not built", ""),
+    ("resources: { a: { base_url: http://localhost, auth: { oauth2_device: {} } } }", "not built", ""),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: {} } } }",
+        "`token_url` is missing",
+        "add `token_url",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: http://issuer.example/t, client_id: i, client_secret: \"${env:SET}\" } } } }",
+        "plain http",
+        "use https",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, client_secret: literal-secret } } } }",
+        "not a literal",
+        "${env:NAME}",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, private_key: \"${env:SET}\" } } } }",
+        "the key is damaged",
+        "RSA of 2048",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, client_secret: \"${env:SET}\", algorithm: RS256 } } } }",
+        "`algorithm` says nothing here",
+        "private_key_jwt",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, client_auth: private_key_jwt, key: \"${env:SET}\", algorithm: RS256 } } } }",
+        "cannot sign by RS256",
+        "RSA key",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, client_auth: tls } } } }",
+        "not built",
+        "mtls",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: \"https://u:p@i.example/t\", client_id: i } } } }",
+        "no user",
+        "https://",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, method: GET, body: json } } } }",
+        "a GET has no body",
+        "body: query",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, params: { a: { b: c } } } } } }",
+        "a map has no place in a form",
+        "body: json",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, response: { token: access_token } } } } }",
+        "a path is json.a.b",
+        "json.access_token",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, place: { heeder: X } } } } }",
+        "unknown key `heeder`",
+        "did you mean `header`?",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i } } } }",
+        "a person must consent",
+        "refresh_token",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, refresh_token: \"${env:SET}\" } } } }",
+        "`store: memory` would lose it",
+        "store: { file",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_token_exchange: { token_url: https://i.example/t, client_id: i, subject: client } } } }",
+        "`subject: client` needs `clients`",
+        "subject:",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_jwt_bearer: { token_url: https://i.example/t } } } }",
+        "`private_key` is missing",
+        "private_key:",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { auth0: { domain: \"a/b\", client_id: i } } } }",
+        "host of the tenant",
+        "auth0.com",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { google_service_account: { key: \"${env:SET}\", scopes: [a] } } } }",
+        "not the JSON key file",
+        "service-account.json",
+    ),
+    ("resources: { a: { base_url: http://localhost, auth: { google_service_account: { scopes: [a] } } } }", "ambient identity", "key:"),
+    ("master_key: \"${env:SET}\"", "32 bytes", "openssl rand"),
+    ("store: { flie: {} }", "unknown kind of store", "memory, or"),
+    ("store: 5", "expected a kind of store", "memory, or"),
     ("resources: { a: { base_url: http://localhost, auth: { session: {} } } }", "not built", ""),
     ("resources: { a: { base_url: http://localhost, cache: { mode: standard } } }", "`cache` is not built", "remove it"),
     ("resources: { a: { base_url: http://localhost, retry: { attempts: 3 } } }", "`retry` is not built", "remove it"),
@@ -60,7 +154,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("defaults: [1]\nresources: { a: { base_url: http://localhost } }", "expected the shape of a resource", ""),
     ("environments: [a]", "expected a map of environments", ""),
     ("clients: { a: { unix: { uid: 1 } } }", "`clients` is not built", "remove it"),
-    ("store: { redis: { url: x } }", "`store` is not built", "remove it"),
+    ("store: { redis: { url: x } }", "`redis` is not built", "memory, or"),
     ("audit: { chain: true }", "`chain` is not built", "remove it"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: literal-secret-text } } }", "not a literal", "${env:NAME}"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: $SET } } }", "not a reference", "did you mean \"${env:SET}\"?"),
@@ -231,15 +325,8 @@ fn every_file_under_config_passes() {
     );
     assert!(files.len() > 5);
     for file in files {
-        let variables = ["API_KEY", "API_TOKEN", "API_USER", "API_PASSWORD", "ADMIN_TOKEN"].map(|name| (name, "0123456789abcdef"));
-        let output = postern()
-            .arg("check")
-            .arg("--config")
-            .arg(&file)
-            .envs(variables)
-            .env("TLS_KEY", include_str!("../fixtures/listener.key"))
-            .output()
-            .unwrap();
+        let variables = sample_variables(&fs::read_to_string(&file).unwrap());
+        let output = postern().arg("check").arg("--config").arg(&file).envs(variables).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}\n{}", file.display(), stderr(&output));
     }
 }

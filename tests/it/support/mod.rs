@@ -3,6 +3,7 @@
 
 pub mod frames;
 pub mod http2;
+pub mod issuer;
 pub mod relay;
 pub mod tls;
 
@@ -40,6 +41,7 @@ pub fn postern() -> Command {
 pub struct Gateway {
     pub port: u16,
     pub folder: tempfile::TempDir,
+    variables: Vec<(String, String)>,
     child: Child,
 }
 
@@ -65,11 +67,9 @@ impl Gateway {
             }
             let file = folder.path().join("postern.yaml");
             fs::write(&file, text).unwrap();
-            let stderr = fs::File::create(folder.path().join("stderr")).unwrap();
-            let stdout = fs::File::create(folder.path().join("stdout")).unwrap();
-            let mut command = postern();
-            command.args(["run", "--config"]).arg(&file).envs(variables.iter().copied()).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-            let mut gateway = Self { port, folder, child: command.spawn().unwrap() };
+            let variables: Vec<(String, String)> = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let child = spawn(folder.path(), &variables);
+            let mut gateway = Self { port, folder, variables, child };
             if gateway.wait_until_up() {
                 return gateway;
             }
@@ -77,6 +77,19 @@ impl Gateway {
             assert!(stderr.contains("in use"), "the gateway did not start:\n{stderr}");
         }
         panic!("no free port was found");
+    }
+
+    /// Starts it again on the same folder, once it has ended.
+    pub fn again(&mut self) {
+        self.child = spawn(self.folder.path(), &self.variables);
+        assert!(self.wait_until_up(), "the gateway did not start again:\n{}", self.stderr());
+    }
+
+    /// The same with another value of a variable.
+    pub fn again_with(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(n, _)| n != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self.again();
     }
 
     fn wait_until_up(&mut self) -> bool {
@@ -170,6 +183,13 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(folder: &std::path::Path, variables: &[(String, String)]) -> Child {
+    let file = |name: &str| fs::File::create(folder.join(name)).unwrap();
+    let mut command = postern();
+    command.args(["run", "--config"]).arg(folder.join("postern.yaml")).envs(variables.iter().cloned());
+    command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap()
 }
 
 /// Sends bytes over a connection and reads to its end.
@@ -445,6 +465,33 @@ impl Drop for Upstream {
         self.stop.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
+}
+
+/// A program or folder that `./tests/run` provides, or `None` with the reason said. In CI nothing is skipped.
+pub fn provided(name: &str) -> Option<String> {
+    let found = variable(name);
+    if found.is_none() {
+        assert!(variable("CI").is_none(), "{name} is not set, and nothing is skipped in CI");
+        eprintln!("skipped: {name} is not set; ./tests/run sets it");
+    }
+    found
+}
+
+/// Values for the variables that a sample configuration names.
+pub fn sample_variables(text: &str) -> Vec<(String, String)> {
+    let names = text.match_indices("${env:").map(|(at, _)| text[at + 6..].split(['}', ':']).next().unwrap().to_owned());
+    let value = |name: &str| match name {
+        "TLS_KEY" => include_str!("../../fixtures/listener.key").to_owned(),
+        "MASTER_KEY" => "07".repeat(32),
+        "PRIVATE_KEY" => rcgen::KeyPair::generate().unwrap().serialize_pem(),
+        "GOOGLE_KEY" => {
+            let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+            let url = "https://issuer.example/token";
+            serde_json::json!({ "client_email": "a@b.example", "private_key": key, "token_uri": url }).to_string()
+        }
+        _ => "a-value-for-the-example".to_owned(),
+    };
+    names.map(|name| (name.clone(), value(&name))).collect()
 }
 
 /// A folder of the repository.

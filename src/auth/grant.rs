@@ -1,0 +1,507 @@
+//! Grants: each has one life of a token, shared by all who present it, on every core and over reloads. Fetches run in
+//! the background, one at a time for each grant, so that a caller who leaves changes nothing. What must outlive the
+//! process is journalled before the issuer is asked and stored before anything is done with the answer (ruling H11).
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use crate::auth::record;
+use crate::auth::token::{Failure, Life, Minted, State, Token, Turn};
+use crate::clock::Clock;
+use crate::error::{Error, Trouble};
+use crate::net::Background;
+use crate::store::Sealed;
+use crate::telemetry::TokenCounts;
+
+/// How many fetches a caller waits for: the one under way, and one of its own.
+const ROUNDS: u32 = 3;
+/// How often a spent refresh token may have been used without an answer (ruling F42).
+const UNKNOWN_MAX: u32 = 2;
+
+/// How a token is had.
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Minted, Failure>> + 'a>>;
+
+/// Whoever knows how to have a token. It is asked in the background, once at a time.
+pub trait Source: std::fmt::Debug + Send + Sync {
+    /// Fetches a token, from what there was before where that helps. It bounds its own time.
+    fn fetch<'a>(&'a self, before: Option<&'a Minted>, clock: &'a Clock) -> Fetching<'a>;
+
+    /// Whether it asks an issuer at all: what is made here is neither counted nor stored.
+    fn asks(&self) -> bool {
+        true
+    }
+
+    /// Whether what the issuer gives cannot be had a second time, so that losing it would lose the grant.
+    fn must_keep(&self) -> bool {
+        false
+    }
+}
+
+/// What names a grant: everything that its tokens depend on, secrets included.
+#[derive(Clone)]
+pub struct Material(Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(crate::secret::REDACTED)
+    }
+}
+
+impl Material {
+    /// Joins parts so that they can be told apart.
+    pub fn of<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
+        let mut all = Zeroizing::new(Vec::new());
+        for part in parts {
+            all.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            all.extend_from_slice(part);
+        }
+        Self(all)
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// All grants of the process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Tokens(Arc<House>);
+
+/// What all grants need.
+#[derive(Debug)]
+struct House {
+    clock: Clock,
+    background: OnceLock<Background>,
+    store: OnceLock<Arc<Sealed>>,
+    counts: Arc<TokenCounts>,
+    grants: Mutex<HashMap<Arc<str>, Weak<Grant>>>,
+    seats: Mutex<Vec<Weak<Seat>>>,
+}
+
+/// A place where a grant's token is presented: a scheme of a resource.
+#[derive(Debug)]
+pub struct Seat {
+    /// The resource.
+    pub resource: Arc<str>,
+    /// The scheme.
+    pub scheme: &'static str,
+    /// The grant.
+    pub grant: Arc<Grant>,
+    /// How this configuration would have a token: of a grant that outlives a reload, the newest seats have the last word.
+    source: Arc<dyn Source>,
+}
+
+/// A grant as people may see it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The resource that presents its token.
+    pub resource: Arc<str>,
+    /// By which scheme.
+    pub scheme: &'static str,
+    /// Its fingerprint, as in audit records.
+    pub credential: Arc<str>,
+    /// Where its token is in its life.
+    pub state: State,
+    /// When the token was asked for, in milliseconds since 1970.
+    pub obtained: Option<u64>,
+    /// When it ends, where anybody knows.
+    pub expires: Option<u64>,
+    /// When the next fetch may begin, where that is not at once.
+    pub due: Option<u64>,
+    /// The last failure since the last good fetch, and when it was.
+    pub failure: Option<(String, u64)>,
+}
+
+impl Tokens {
+    /// No grants yet. Nothing is fetched before [`Tokens::start`].
+    pub fn new(clock: Clock) -> Self {
+        let house = House {
+            clock,
+            background: OnceLock::new(),
+            store: OnceLock::new(),
+            counts: Arc::default(),
+            grants: Mutex::default(),
+            seats: Mutex::default(),
+        };
+        Self(Arc::new(house))
+    }
+
+    /// Says where fetches run and what keeps what must outlive the process. The second time changes nothing.
+    pub fn start(&self, background: Background, store: Option<Arc<Sealed>>) {
+        let _ = self.0.background.set(background);
+        if let Some(store) = store.filter(|store| store.is_durable()) {
+            let _ = self.0.store.set(store);
+        }
+    }
+
+    /// The figures of token requests.
+    pub fn counts(&self) -> Arc<TokenCounts> {
+        self.0.counts.clone()
+    }
+
+    /// The seat of a scheme. A grant that is there already keeps its life, whatever else has changed around it; if the
+    /// issuer had refused it, it is tried once more, as somebody has looked at the configuration.
+    pub fn seat(&self, seat: NewSeat) -> Arc<Seat> {
+        let grant = {
+            let mut grants = lock(&self.0.grants);
+            grants.retain(|_, grant| grant.strong_count() > 0);
+            match grants.get(&seat.identity).and_then(Weak::upgrade) {
+                Some(grant) => {
+                    grant.forgive();
+                    grant
+                }
+                None => {
+                    let grant = Arc::new(Grant::new(&seat, self.0.clone()));
+                    grants.insert(seat.identity, Arc::downgrade(&grant));
+                    grant
+                }
+            }
+        };
+        let seat = Arc::new(Seat { resource: seat.resource, scheme: seat.scheme, grant, source: seat.source });
+        let mut seats = lock(&self.0.seats);
+        seats.retain(|seat| seat.strong_count() > 0);
+        seats.push(Arc::downgrade(&seat));
+        seat
+    }
+
+    /// All grants as people may see them, by resource.
+    pub fn views(&self) -> Vec<View> {
+        let seats: Vec<Arc<Seat>> = lock(&self.0.seats).iter().filter_map(Weak::upgrade).collect();
+        let mut views: Vec<View> = seats.iter().map(|seat| seat.view()).collect();
+        views.sort_by(|a, b| (&a.resource, a.scheme, &a.credential).cmp(&(&b.resource, b.scheme, &b.credential)));
+        // Routes of one resource may share a grant.
+        views.dedup_by(|a, b| (&a.resource, a.scheme, &a.credential) == (&b.resource, b.scheme, &b.credential));
+        views
+    }
+
+    /// The time of day, as grants see it.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+}
+
+/// What a seat is made of.
+#[derive(Debug)]
+pub struct NewSeat {
+    /// The resource.
+    pub resource: Arc<str>,
+    /// The scheme.
+    pub scheme: &'static str,
+    /// What names the grant.
+    pub material: Material,
+    /// The fingerprint of that.
+    pub identity: Arc<str>,
+    /// `renew_before`.
+    pub renew_before: Option<Duration>,
+    /// How a token is had.
+    pub source: Arc<dyn Source>,
+}
+
+impl Seat {
+    fn view(&self) -> View {
+        let now = self.grant.house.clock.millis();
+        let life = lock(&self.grant.life);
+        View {
+            resource: self.resource.clone(),
+            scheme: self.scheme,
+            credential: self.grant.identity.clone(),
+            state: life.state(now),
+            obtained: life.token().map(|token| token.minted.obtained),
+            expires: life.token().and_then(|token| token.minted.expires),
+            due: life.due(now),
+            failure: life.failure().map(|(failure, at)| (failure.cause(), at)),
+        }
+    }
+
+    /// The token, if it can be served without waiting.
+    pub fn fresh(&self) -> Option<Arc<Token>> {
+        let token = self.grant.current.load();
+        token.as_ref().filter(|token| token.is_fresh(self.grant.house.clock.millis())).cloned()
+    }
+
+    /// The token. Waits for it, if need be.
+    ///
+    /// # Errors
+    /// Why there is none now.
+    pub async fn token(&self) -> Result<Arc<Token>, Error> {
+        self.grant.token(self).await
+    }
+
+    /// An upstream has refused this token. Whether another attempt is worthwhile; what it needs has then been begun.
+    pub fn refuse(&self, used: &Token) -> bool {
+        self.grant.refuse(used, self)
+    }
+}
+
+/// One grant: a life, and how to go on with it.
+#[derive(Debug)]
+pub struct Grant {
+    identity: Arc<str>,
+    material: Material,
+    life: Mutex<Life>,
+    /// The living token, for callers in a hurry. Set and cleared under the lock of `life`.
+    current: ArcSwapOption<Token>,
+    /// Changes with each end of a fetch.
+    ended: watch::Sender<u64>,
+    memory: Mutex<Memory>,
+    house: Arc<House>,
+}
+
+/// What a grant remembers between fetches.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Whether the store was asked what it has.
+    asked: bool,
+    /// What was there before, in memory or in the store.
+    before: Option<Minted>,
+    /// What the issuer gave and the store would not take.
+    unsaved: Option<Minted>,
+    /// Requests with a token that can be used once, whose answer never came.
+    unknown: u32,
+}
+
+impl Grant {
+    fn new(seat: &NewSeat, house: Arc<House>) -> Self {
+        Self {
+            identity: seat.identity.clone(),
+            material: seat.material.clone(),
+            life: Mutex::new(Life::new(seat.renew_before)),
+            current: ArcSwapOption::empty(),
+            ended: watch::Sender::new(0),
+            memory: Mutex::default(),
+            house,
+        }
+    }
+
+    /// Its fingerprint.
+    pub fn identity(&self) -> &Arc<str> {
+        &self.identity
+    }
+
+    fn forgive(&self) {
+        let mut life = lock(&self.life);
+        if life.state(self.house.clock.millis()) == State::Refused {
+            life.forgive();
+            lock(&self.memory).unknown = 0;
+        }
+    }
+
+    async fn token(self: &Arc<Self>, by: &Seat) -> Result<Arc<Token>, Error> {
+        // Before the first look, so that no end of a fetch is missed.
+        let mut ended = self.ended.subscribe();
+        for _ in 0..ROUNDS {
+            let turn = lock(&self.life).turn(self.house.clock.millis());
+            match turn {
+                Turn::Serve(token) => return Ok(token),
+                Turn::Renew(token) => {
+                    self.begin(by);
+                    return Ok(token);
+                }
+                Turn::Fail(error) => return Err(error),
+                Turn::Fetch => self.begin(by),
+                Turn::Wait => {}
+            }
+            if ended.changed().await.is_err() {
+                break;
+            }
+        }
+        let trouble = Trouble {
+            detail: "The issuer's tokens end before they can be used.".into(),
+            hint: "Check what the issuer says about their life, and both clocks; `response.ttl` sets it.".into(),
+            cause: "every token that was fetched was dead on arrival".into(),
+        };
+        Err(Error::IssuerUnavailable(Box::new(trouble), Duration::from_secs(1)))
+    }
+
+    fn refuse(self: &Arc<Self>, used: &Token, by: &Seat) -> bool {
+        let now = self.house.clock.millis();
+        let (worthwhile, begin) = {
+            let mut life = lock(&self.life);
+            let worthwhile = life.refuse(now, used);
+            if life.state(now) == State::Fresh || life.state(now) == State::Ageing {
+                (worthwhile, false)
+            } else {
+                self.current.store(None);
+                (worthwhile, worthwhile && matches!(life.turn(now), Turn::Fetch))
+            }
+        };
+        if begin {
+            self.begin(by);
+        }
+        worthwhile
+    }
+
+    /// Begins the fetch that the machine has asked for.
+    fn begin(self: &Arc<Self>, by: &Seat) {
+        let job = Job { grant: self.clone(), source: by.source.clone(), by: by.resource.clone(), outcome: None };
+        match self.house.background.get() {
+            // A job that is not taken is dropped, and so has ended.
+            Some(background) => drop(background.spawn(move || job.run())),
+            None => drop(job),
+        }
+    }
+
+    fn finish(&self, by: &str, outcome: Result<Minted, Failure>) {
+        let now = self.house.clock.millis();
+        {
+            let mut life = lock(&self.life);
+            life.done(now, outcome);
+            match life.failure() {
+                None => self.current.store(life.token().cloned()),
+                Some((failure @ Failure::Refused(_), _)) => {
+                    tracing::error!(resource = by, "the grant was refused, and a person must mend it: {}", failure.cause());
+                }
+                Some((failure, _)) => {
+                    let wait = life.due(now).map_or(0, |due| due - now);
+                    tracing::warn!(resource = by, "no token: {}; the issuer is left alone for {wait} ms", failure.cause());
+                }
+            }
+        }
+        self.ended.send_modify(|count| *count += 1);
+    }
+
+    /// Has a token, by way of the store where there is one.
+    async fn fetch(&self, source: &dyn Source, by: &Arc<str>) -> Result<Minted, Failure> {
+        let unsaved = lock(&self.memory).unsaved.clone();
+        if let Some(minted) = unsaved {
+            // The issuer has given it already, and would not do so twice.
+            return self.keep(source, minted).await;
+        }
+        let asked = lock(&self.memory).asked;
+        let stored = if asked { None } else { self.stored(source).await? };
+        lock(&self.memory).asked = true;
+        if let Some(stored) = stored {
+            let living = stored.access.is_some() && stored.expires.is_none_or(|end| end > self.house.clock.millis());
+            lock(&self.memory).before = Some(stored.clone());
+            if living {
+                return Ok(stored);
+            }
+        }
+        let before = lock(&self.memory).before.clone();
+        if source.must_keep() {
+            self.journal(source, before.as_ref()).await?;
+        }
+        let outcome = source.fetch(before.as_ref(), &self.house.clock).await;
+        if source.asks() {
+            let result = match &outcome {
+                Ok(_) => "ok",
+                Err(Failure::Refused(_)) => "refused",
+                Err(_) => "failed",
+            };
+            self.house.counts.count(by, result);
+        }
+        match outcome {
+            Ok(mut minted) => {
+                if let Some(before) = &before {
+                    minted.rotates |= before.rotates || (before.refresh.is_some() && minted.refresh != before.refresh);
+                }
+                self.keep(source, minted).await
+            }
+            Err(Failure::Unknown(trouble)) => Err(self.unknown(trouble, before.as_ref())),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A request without an answer: with a token that can be used once it may be tried once more (ruling F42).
+    fn unknown(&self, trouble: Trouble, before: Option<&Minted>) -> Failure {
+        if !before.is_some_and(|before| before.rotates) {
+            return Failure::Unknown(trouble);
+        }
+        let mut memory = lock(&self.memory);
+        memory.unknown += 1;
+        if memory.unknown < UNKNOWN_MAX {
+            return Failure::Unknown(trouble);
+        }
+        Failure::Refused(Trouble {
+            detail: "The refresh token was sent twice without an answer, and may be spent.".into(),
+            hint: "Put a new refresh token into the configuration and reload.".into(),
+            cause: format!("a refresh token that can be used once was sent twice without an answer: {}", trouble.cause).into(),
+        })
+    }
+
+    async fn stored(&self, source: &dyn Source) -> Result<Option<Minted>, Failure> {
+        let Some((store, name)) = self.place(source) else { return Ok(None) };
+        let read = blocking(move || store.read(&name)).await;
+        match read {
+            Ok(record) => Ok(record.and_then(|record| record::read(&record))),
+            Err(error) if source.must_keep() => Err(Failure::Own(error)),
+            Err(error) => {
+                tracing::warn!("the store cannot be read, so a token is fetched anew: {}", error.cause());
+                Ok(None)
+            }
+        }
+    }
+
+    /// The intent to renew is on disk before the issuer hears of it.
+    async fn journal(&self, source: &dyn Source, before: Option<&Minted>) -> Result<(), Failure> {
+        let Some((store, name)) = self.place(source) else { return Ok(()) };
+        let record = record::write(before, record::Stage::Renewing);
+        blocking(move || store.write(&name, &record)).await.map_err(Failure::Own)
+    }
+
+    /// Stores what the issuer gave, and only then lets it be used.
+    async fn keep(&self, source: &dyn Source, minted: Minted) -> Result<Minted, Failure> {
+        if let Some((store, name)) = self.place(source) {
+            let record = record::write(Some(&minted), record::Stage::Settled);
+            if let Err(error) = blocking(move || store.write(&name, &record)).await {
+                if source.must_keep() {
+                    lock(&self.memory).unsaved = Some(minted);
+                    return Err(Failure::Own(error));
+                }
+                tracing::warn!("a token could not be stored, and is fetched anew after a restart: {}", error.cause());
+            }
+        }
+        let mut memory = lock(&self.memory);
+        *memory = Memory { asked: true, before: Some(minted.clone()), unsaved: None, unknown: 0 };
+        Ok(minted)
+    }
+
+    fn place(&self, source: &dyn Source) -> Option<(Arc<Sealed>, String)> {
+        let store = self.house.store.get().filter(|_| source.asks())?;
+        Some((store.clone(), store.name("grant", [self.material.bytes()])))
+    }
+}
+
+/// A fetch under way. However it ends, the machine hears of it.
+struct Job {
+    grant: Arc<Grant>,
+    source: Arc<dyn Source>,
+    by: Arc<str>,
+    outcome: Option<Result<Minted, Failure>>,
+}
+
+impl Job {
+    async fn run(mut self) {
+        self.outcome = Some(self.grant.fetch(&*self.source, &self.by).await);
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let lost = || Err(Failure::Own(Error::Internal("a fetch of a token ended without a result".into())));
+        self.grant.finish(&self.by, self.outcome.take().unwrap_or_else(lost));
+    }
+}
+
+/// The store waits for its disk: not on the thread on which all other fetches run.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, crate::store::Failure> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(act).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Error::Internal("a job of the store panicked".into())),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! One call to a token endpoint: where it goes, how it is written, who says to be calling, and how the answer is read.
+//! Every dialect is a key here, and no issuer has code of its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use zeroize::Zeroizing;
+
+use super::client::Client;
+use super::form::{Form, Value};
+use super::reply::Mapping;
+use super::trouble::{self, Step};
+use crate::auth::field::Field;
+use crate::auth::token::{Failure, Minted};
+use crate::auth::{Context, assertion};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::net::{self, Bounds, Origin, Upstream};
+use crate::secret::Mask;
+use crate::tree::{self, Node, Problems};
+
+/// Largest answer of a token endpoint.
+const ANSWER_MAX: u64 = 256 * 1024;
+/// Most parameters and most headers of a call.
+const ENTRIES_MAX: usize = 64;
+/// Fields that belong to the framing and to the connection.
+const FRAMING: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "te", "upgrade"];
+
+/// Where a token endpoint is.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    upstream: Arc<Upstream>,
+    /// Path and query.
+    target: String,
+    /// As written, for the audience of assertions.
+    url: String,
+}
+
+impl Endpoint {
+    /// Reads an absolute URL. `tls` is the scheme's own, where it has some.
+    pub fn read(node: &Node, tls: Option<&net::tls::Config>, context: &Context<'_>, problems: &Problems) -> Option<Self> {
+        Self::of(&node.text(problems)?, node.place, tls, context, problems)
+    }
+
+    /// The same from a text that stands at `place` or was made from what stands there.
+    pub fn of(url: &str, place: tree::Place, tls: Option<&net::tls::Config>, context: &Context<'_>, problems: &Problems) -> Option<Self> {
+        let wrong = |why: &str, hint: &str| problems.error(place, format!("this is no token URL: {why}"), hint);
+        let (origin, rest) = Origin::of(url).map_err(|why| wrong(why, "https://issuer.example/token")).ok()?;
+        if !origin.is_https() && !origin.is_loopback() && !context.allow_http {
+            problems.error(place, "a credential would travel over plain http", "use https, or set `allow_http: true` on the resource");
+            return None;
+        }
+        let target = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+        if target.parse::<http::uri::PathAndQuery>().is_err() {
+            wrong("its path holds a character that no URL may hold", "percent-encode it");
+            return None;
+        }
+        let pool = net::pool::Config::read(None, origin.is_https(), problems)?;
+        let tls = tls.or(context.tls).cloned();
+        let upstream = Upstream::new(origin, tls, pool, context.connect, context.queue);
+        Some(Self { upstream: Arc::new(upstream), target, url: url.to_owned() })
+    }
+
+    /// As written.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// How parameters travel (`body`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// A JSON object.
+    Json,
+    /// In the query, with no body.
+    Query,
+}
+
+impl Shape {
+    /// All of them by name.
+    pub const ALL: [(&'static str, Self); 3] = [("form", Self::Form), ("json", Self::Json), ("query", Self::Query)];
+}
+
+/// A parameter as the operator writes it; `None` removes it.
+pub type Param = (String, Option<Value>);
+
+/// One kind of call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// How.
+    pub method: Method,
+    /// How the parameters travel.
+    pub shape: Shape,
+    /// Further fields; `None` removes one.
+    pub headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// Further parameters, and standard ones that are replaced or removed.
+    pub params: Vec<Param>,
+    /// Other names for parameters; `None` removes one (ruling E22).
+    pub renames: Vec<(String, Option<String>)>,
+    /// Who says to be calling.
+    pub client: Client,
+    /// How the answer is read.
+    pub mapping: Mapping,
+    /// What bounds the call.
+    pub time: std::time::Duration,
+}
+
+impl Call {
+    /// Sends it with these standard parameters, and reads the answer.
+    ///
+    /// # Errors
+    /// Why there is no token.
+    pub async fn send(&self, step: Step, mut form: Form, before: Option<&Minted>, clock: &Clock) -> Result<Minted, Failure> {
+        let now = clock.millis();
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("postern/", env!("CARGO_PKG_VERSION"))));
+        self.client.present(&mut form, &mut headers, &self.endpoint.url, now)?;
+        for (name, value) in &self.params {
+            match value {
+                Some(value) => form.set(name, value.clone()),
+                None => form.remove(name),
+            }
+        }
+        for (name, to) in &self.renames {
+            match to {
+                Some(to) => form.rename(name, to),
+                None => form.remove(name),
+            }
+        }
+        for (name, value) in &self.headers {
+            match value {
+                Some(value) => drop(headers.insert(name, value.clone())),
+                None => drop(headers.remove(name)),
+            }
+        }
+        let mask = Mask::new(form.secrets().chain(self.client.secrets()));
+        let request = self.request(&form, headers)?;
+        let bounds = Bounds { time: self.time, bytes: ANSWER_MAX };
+        match net::fetch(&self.endpoint.upstream, request, bounds).await {
+            Ok(response) => self.mapping.understand(&response, step, now, before, &mask),
+            Err(error) => Err(trouble::unanswered(step, &self.endpoint.upstream.origin().to_string(), &error)),
+        }
+    }
+
+    fn request(&self, form: &Form, mut headers: HeaderMap) -> Result<Request<Bytes>, Failure> {
+        let mut target = Zeroizing::new(self.endpoint.target.clone());
+        let body = match self.shape {
+            Shape::Query => {
+                let query = form.encoded();
+                if !query.is_empty() {
+                    let mark = if target.contains('?') { '&' } else { '?' };
+                    target.push(mark);
+                    target.push_str(&query);
+                }
+                Bytes::new()
+            }
+            Shape::Form => {
+                headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/x-www-form-urlencoded"));
+                Bytes::from(form.encoded().as_bytes().to_vec())
+            }
+            Shape::Json => {
+                headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+                Bytes::from(form.json().as_bytes().to_vec())
+            }
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = target.parse().map_err(|_| Failure::Own(Error::Internal("a token URL cannot be built".into())))?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+/// Reads `params`: text, numbers, true, false, lists and maps; `null` removes a standard parameter (ruling F3).
+pub fn params(node: Option<&Node>, shape: Shape, problems: &Problems) -> Option<Vec<Param>> {
+    let Some(node) = node else { return Some(Vec::new()) };
+    let entries = entries(node, "a map of parameters", problems)?;
+    let read = entries.iter().map(|entry| {
+        let value = match &entry.node.value {
+            tree::Value::Null => None,
+            tree::Value::Secret(secret) => Some(Value::Text(secret.clone())),
+            tree::Value::Map(_) if shape != Shape::Json => {
+                problems.error(entry.node.place, "a map has no place in a form or a query", "set `body: json`");
+                return None;
+            }
+            tree::Value::Text(_) | tree::Value::Mixed(_) | tree::Value::Unresolved(_) => Some(entry.node.text(problems)?.into()),
+            _ => Some(Value::Json(assertion::json(&entry.node, problems)?)),
+        };
+        Some((entry.key.to_string(), value))
+    });
+    // All are read before any failure counts, so that every problem is reported.
+    read.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Reads `headers` of a token call; `null` removes one.
+pub fn headers(node: Option<&Node>, problems: &Problems) -> Option<Vec<(HeaderName, Option<HeaderValue>)>> {
+    let Some(node) = node else { return Some(Vec::new()) };
+    let entries = entries(node, "a map of headers", problems)?;
+    let read = entries.iter().map(|entry| {
+        let name = HeaderName::from_bytes(entry.key.as_bytes()).ok().filter(|name| !FRAMING.contains(&name.as_str()));
+        let Some(name) = name else {
+            problems.error(entry.place, format!("`{}` cannot be set", entry.key), "it is no name of a header, or belongs to the framing");
+            return None;
+        };
+        if entry.node.is_null() {
+            return Some((name, None));
+        }
+        let text = super::client::secret_or_text(&entry.node, problems)?;
+        let field =
+            Field::new(text.expose()).map_err(|why| problems.error(entry.node.place, format!("this header cannot be sent: {why}"), ""));
+        Some((name, Some(field.ok()?.value())))
+    });
+    read.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Reads `fields`: other names for parameters; `null` removes one.
+pub fn renames(node: Option<&Node>, problems: &Problems) -> Option<Vec<(String, Option<String>)>> {
+    let Some(node) = node else { return Some(Vec::new()) };
+    let entries = entries(node, "a map of parameters and their names", problems)?;
+    let read = entries.iter().map(|entry| {
+        let to = if entry.node.is_null() { None } else { Some(entry.node.text(problems)?) };
+        Some((entry.key.to_string(), to))
+    });
+    read.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Whether a header that the operator wrote says who the client is.
+pub fn presents(headers: &[(HeaderName, Option<HeaderValue>)]) -> bool {
+    headers.iter().any(|(name, value)| *name == AUTHORIZATION && value.is_some())
+}
+
+fn entries<'n>(node: &'n Node, expected: &str, problems: &Problems) -> Option<&'n [tree::Entry]> {
+    let entries = tree::Fields::of(node, expected, problems).map(|_| node.entries())?;
+    if entries.len() > ENTRIES_MAX {
+        problems.error(node.place, format!("more than {ENTRIES_MAX} entries"), "");
+        return None;
+    }
+    Some(entries)
+}

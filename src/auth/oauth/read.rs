@@ -1,0 +1,427 @@
+//! The schemes of OAuth 2 as the configuration writes them. The table of grants is data; what they share is read once.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Map;
+
+use super::call::{self, Call, Endpoint, Param, Shape};
+use super::client::{Client, Usual, secret_or_text};
+use super::form::{Form, Value};
+use super::reply::Mapping;
+use super::{Assertion, First, Oauth};
+use crate::auth::assertion::{self, Signer};
+use crate::auth::grant::{Material, NewSeat};
+use crate::auth::presented::Presence;
+use crate::auth::read::fields;
+use crate::auth::{Reading, Scheme};
+use crate::net;
+use crate::secret::Secret;
+use crate::tree::{self, Fields, Node, Problems};
+
+/// Longest time that an issuer has for its answer, where `timeouts.head` does not say less.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A grant of this build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// RFC 6749 section 4.4.
+    ClientCredentials,
+    /// RFC 6749 section 4.3.
+    Password,
+    /// RFC 7523.
+    JwtBearer,
+    /// RFC 8693.
+    TokenExchange,
+    /// RFC 6749 section 6, with a refresh token that somebody has already.
+    AuthorizationCode,
+    /// Client credentials in another spelling (ruling G15).
+    Auth0,
+}
+
+/// All of them by the name of their scheme.
+pub const KINDS: [(&str, Kind); 6] = [
+    ("oauth2_client_credentials", Kind::ClientCredentials),
+    ("oauth2_password", Kind::Password),
+    ("oauth2_jwt_bearer", Kind::JwtBearer),
+    ("oauth2_token_exchange", Kind::TokenExchange),
+    ("oauth2_authorization_code", Kind::AuthorizationCode),
+    ("auth0", Kind::Auth0),
+];
+
+/// Keys of the contract that need a person's consent, which this build lacks.
+const UNBUILT_IN_CODE: [&str; 13] = [
+    "audience",
+    "authorize_url",
+    "authorize",
+    "callback",
+    "discover",
+    "issuer",
+    "params",
+    "pkce",
+    "redirect_uri",
+    "registration",
+    "resource",
+    "scopes",
+    "scope_separator",
+];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+
+    /// `grant_type` of the first call.
+    fn grant_type(self) -> Option<&'static str> {
+        match self {
+            Self::ClientCredentials | Self::Auth0 => Some("client_credentials"),
+            Self::Password => Some("password"),
+            Self::JwtBearer => Some("urn:ietf:params:oauth:grant-type:jwt-bearer"),
+            Self::TokenExchange => Some("urn:ietf:params:oauth:grant-type:token-exchange"),
+            Self::AuthorizationCode => None,
+        }
+    }
+
+    /// The parameters of a token call: under this key (ruling F2).
+    fn params(self) -> &'static str {
+        if self == Self::AuthorizationCode { "token_params" } else { "params" }
+    }
+
+    /// What a client that says nothing is taken for.
+    fn usual(self) -> Usual {
+        if self == Self::Auth0 { Usual::Post } else { Usual::Basic }
+    }
+}
+
+/// Reads a scheme of this kind.
+pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Scheme>> {
+    let problems = reading.problems;
+    let fields = fields(node, "a map with the settings of the grant", problems)?;
+    let presence = Presence::read(&fields, problems);
+    let renew_before = fields.node("renew_before").map(|n| n.duration(problems));
+    let oauth = oauth(&fields, reading, kind);
+    fields.finish();
+    let (oauth, presence) = (oauth?, presence?);
+    let renew_before = match renew_before {
+        Some(read) => Some(read?),
+        None => None,
+    };
+    let material = material(node, &oauth, kind);
+    let seat = reading.context.tokens.seat(NewSeat {
+        resource: reading.context.resource.into(),
+        scheme: kind.name(),
+        identity: reading.fingerprint.of([material.bytes()]),
+        material,
+        renew_before,
+        source: std::sync::Arc::new(oauth),
+    });
+    Some(presence.of(seat, reading))
+}
+
+/// What names the grant: everything that is written, but for how its token is presented. A refresh token is the grant
+/// itself: whatever else changes around it, the one that has taken its place is not to be lost (ruling A13).
+fn material(node: &Node, oauth: &Oauth, kind: Kind) -> Material {
+    match &oauth.refresh_token {
+        Some(token) if kind == Kind::AuthorizationCode => {
+            let id = oauth.call.client.id().map(Secret::expose).unwrap_or_default();
+            Material::of([kind.name(), oauth.call.endpoint.url(), id, token.expose()].map(str::as_bytes))
+        }
+        _ => {
+            let mut parts = vec![kind.name().as_bytes().to_vec()];
+            written(node, &["place", "refused", "renew_before"], &mut parts);
+            Material::of(parts.iter().map(Vec::as_slice))
+        }
+    }
+}
+
+/// Everything in a subtree as bytes, in an order that does not depend on how it was written.
+pub fn written(node: &Node, except: &[&str], into: &mut Vec<Vec<u8>>) {
+    match &node.value {
+        tree::Value::Map(entries) => {
+            let mut entries: Vec<_> = entries.iter().filter(|e| !except.contains(&&*e.key)).collect();
+            entries.sort_by(|a, b| a.key.cmp(&b.key));
+            into.push(format!("map {}", entries.len()).into_bytes());
+            for entry in entries {
+                into.push(entry.key.as_bytes().to_vec());
+                written(&entry.node, &[], into);
+            }
+        }
+        tree::Value::List(items) => {
+            into.push(format!("list {}", items.len()).into_bytes());
+            items.iter().for_each(|item| written(item, &[], into));
+        }
+        tree::Value::Secret(secret) => into.push(secret.expose().as_bytes().to_vec()),
+        tree::Value::Mixed(pieces) => {
+            into.push(format!("pieces {}", pieces.len()).into_bytes());
+            into.extend(pieces.iter().map(|piece| piece.text().as_bytes().to_vec()));
+        }
+        tree::Value::Null => into.push(b"null".to_vec()),
+        tree::Value::Unresolved(_) => into.push(b"unset".to_vec()),
+        _ => into.push(node.word().unwrap_or_default().as_bytes().to_vec()),
+    }
+}
+
+fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth> {
+    let (context, problems) = (reading.context, reading.problems);
+    let tls = match fields.node("tls") {
+        Some(node) => Some(net::tls::Config::read(node, context.folders, problems)?),
+        None => None,
+    };
+    let call = call(fields, reading, kind, tls.as_ref());
+    let first = if kind == Kind::AuthorizationCode { Some(None) } else { first(fields, reading, kind).map(Some) };
+    let refresh = fields.node("refresh");
+    let refresh_token = match kind {
+        Kind::AuthorizationCode => static_refresh_token(fields, reading),
+        _ => None,
+    };
+    let (call, first) = (call?, first?);
+    // Logins often come with a refresh token; client credentials are simply presented again, unless told otherwise.
+    let refreshes = refresh.is_some() || matches!(kind, Kind::Password | Kind::AuthorizationCode | Kind::TokenExchange);
+    let refresh = if refreshes { Some(refreshing(refresh, &call, reading, tls.as_ref())?) } else { None };
+    if kind == Kind::AuthorizationCode {
+        refresh_token.as_ref()?;
+    }
+    Some(Oauth { first, call, refresh, refresh_token, must_keep: kind == Kind::AuthorizationCode })
+}
+
+/// `refresh_token`, which needs a store that outlives the process (ruling A13).
+fn static_refresh_token(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Secret> {
+    fields.unbuilt_all(&UNBUILT_IN_CODE);
+    let Some(node) = fields.node("refresh_token") else {
+        let hint = "give a refresh token that you have: refresh_token: \"${env:REFRESH_TOKEN}\"";
+        reading.problems.error(fields.place(), "without `refresh_token` a person must consent, which is not built into this version", hint);
+        return None;
+    };
+    let token = node.secret(reading.problems)?;
+    if !reading.context.durable {
+        let hint = "store: { file: { path: ./data } }";
+        reading.problems.error(node.place, "an issuer may replace a refresh token at any renewal, and `store: memory` would lose it", hint);
+        return None;
+    }
+    if token.is_empty() {
+        reading.problems.error(node.place, "the refresh token is empty", "check the file or variable that it comes from");
+        return None;
+    }
+    Some(token)
+}
+
+fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net::tls::Config>) -> Option<Call> {
+    let (context, problems) = (reading.context, reading.problems);
+    let endpoint = match kind {
+        Kind::Auth0 => domain(fields, reading, tls),
+        _ => fields.need("token_url").and_then(|n| Endpoint::read(n, tls, context, problems)),
+    };
+    let (method, shape) = manner(fields, (&Method::POST, Shape::Form), problems)?;
+    let params = call::params(fields.node(kind.params()), shape, problems);
+    let headers = call::headers(fields.node("headers"), problems);
+    let renames = call::renames(fields.node("fields"), problems);
+    let client = Client::read(fields, kind.usual(), kind == Kind::JwtBearer, context.folders, problems);
+    let mapping = Mapping::read(fields.node("response"), &Mapping::default(), false, problems)
+        .and_then(|mapping| mapping.capturing(fields.node("capture"), problems));
+    let client = client?;
+    let (headers, params) = (headers?, params?);
+    if client.id().is_none() && kind.usual_client() && !call::presents(&headers) && params.is_empty() {
+        problems.error(fields.place(), "`client_id` is missing", "add `client_id: …`");
+        return None;
+    }
+    let time = context.head.min(PATIENCE);
+    Some(Call { endpoint: endpoint?, method, shape, headers, params, renames: renames?, client, mapping: mapping?, time })
+}
+
+impl Kind {
+    /// Whether a client without a name would be a mistake, unless headers or parameters name it.
+    fn usual_client(self) -> bool {
+        matches!(self, Self::ClientCredentials | Self::Auth0 | Self::AuthorizationCode)
+    }
+}
+
+/// `method` and `body`: a GET has no body, so its parameters go into the query.
+fn manner(fields: &Fields<'_>, usual: (&Method, Shape), problems: &Problems) -> Option<(Method, Shape)> {
+    const METHODS: [&str; 4] = ["GET", "POST", "PUT", "PATCH"];
+    let method = match fields.node("method") {
+        None => usual.0.clone(),
+        Some(node) => match node.word().filter(|w| METHODS.contains(w)) {
+            Some(word) => Method::from_bytes(word.as_bytes()).ok()?,
+            None => {
+                problems.error(node.place, format!("`method` is one of: {}; found {}", METHODS.join(", "), node.shown()), "");
+                return None;
+            }
+        },
+    };
+    let default = if method == Method::GET { Shape::Query } else { usual.1 };
+    let shape = fields.choice("body", &Shape::ALL, default);
+    if method == Method::GET && shape != Shape::Query {
+        problems.error(fields.key_place("body"), "a GET has no body", "body: query, or another method");
+        return None;
+    }
+    Some((method, shape))
+}
+
+/// The token URL of a tenant, whose domain people paste as they find it.
+fn domain(fields: &Fields<'_>, reading: Reading<'_>, tls: Option<&net::tls::Config>) -> Option<Endpoint> {
+    let node = fields.need("domain")?;
+    let text = node.text(reading.problems)?;
+    let (scheme, rest) = text.split_once("://").unwrap_or(("https", &text));
+    let host = rest.trim_end_matches('/');
+    if host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
+        reading.problems.error(node.place, "`domain` is the host of the tenant", "domain: tenant.eu.auth0.com");
+        return None;
+    }
+    Endpoint::of(&format!("{scheme}://{host}/oauth/token"), node.place, tls, reading.context, reading.problems)
+}
+
+/// What is special in the first call.
+fn first(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<First> {
+    let problems = reading.problems;
+    let mut form = Form::default();
+    if let Some(grant) = kind.grant_type() {
+        form.set("grant_type", grant);
+    }
+    let mut assertion = None;
+    let mut whole = true;
+    match kind {
+        Kind::Password => whole = password(fields, &mut form, problems).is_some(),
+        Kind::TokenExchange => whole = exchange(fields, &mut form, problems).is_some(),
+        Kind::JwtBearer => {
+            assertion = bearer(fields, reading);
+            whole = assertion.is_some();
+        }
+        Kind::Auth0 => {
+            if fields.need("audience").is_none() {
+                whole = false;
+            }
+        }
+        Kind::ClientCredentials | Kind::AuthorizationCode => {}
+    }
+    let scopes = fields.texts("scopes");
+    let separator = fields.text("scope_separator").unwrap_or_else(|| " ".into());
+    if !scopes.is_empty() {
+        form.set("scope", Value::Scopes(scopes, separator));
+    }
+    // Of a JWT bearer grant the audience is a claim of the assertion.
+    if kind != Kind::JwtBearer
+        && let Some(node) = fields.node("audience")
+    {
+        form.set("audience", Value::Json(assertion::json(node, problems)?));
+    }
+    if let Some(node) = fields.node("resource") {
+        form.set("resource", Value::Json(assertion::json(node, problems)?));
+    }
+    whole.then_some(First { form, assertion })
+}
+
+fn password(fields: &Fields<'_>, form: &mut Form, problems: &Problems) -> Option<()> {
+    let username = fields.need("username").and_then(|n| secret_or_text(n, problems));
+    let password = fields.need("password").and_then(|n| n.secret_or_empty(problems));
+    form.set("username", username?);
+    form.set("password", password?);
+    Some(())
+}
+
+fn exchange(fields: &Fields<'_>, form: &mut Form, problems: &Problems) -> Option<()> {
+    const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+    let kind_of = |key: &'static str| fields.text(key).unwrap_or_else(|| ACCESS_TOKEN.into());
+    let subject = fields.need("subject").and_then(|node| {
+        if node.word() == Some("client") {
+            let hint = "give the subject's token: subject: \"${file:token}\"";
+            problems.error(node.place, "`subject: client` needs `clients`, which is not built into this version", hint);
+            return None;
+        }
+        node.secret(problems)
+    });
+    let subject_type = kind_of("subject_token_type");
+    let actor = fields.node("actor").map(|node| node.secret(problems));
+    let actor_type = kind_of("actor_token_type");
+    form.set("subject_token", subject?);
+    form.set("subject_token_type", subject_type);
+    if let Some(actor) = actor {
+        form.set("actor_token", actor?);
+        form.set("actor_token_type", actor_type);
+    }
+    if let Some(requested) = fields.text("requested_token_type") {
+        form.set("requested_token_type", requested);
+    }
+    Some(())
+}
+
+/// The assertion of a JWT bearer grant: the operator's claims win, `null` removes one.
+fn bearer(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Assertion> {
+    let problems = reading.problems;
+    if let Some(node) = fields.node("assertion") {
+        for key in ["issuer", "subject", "claims"] {
+            if fields.node(key).is_some() {
+                problems.error(fields.key_place(key), format!("`{key}` says nothing beside a ready `assertion`"), "remove one of them");
+            }
+        }
+        return node.secret(problems).map(Assertion::Made);
+    }
+    let signer = Signer::read(fields, None, reading.context.folders, problems);
+    let issuer = fields.need("issuer").and_then(|n| n.text(problems));
+    let audience = match fields.node("audience") {
+        Some(node) => assertion::json(node, problems),
+        None => fields.node("token_url").and_then(|n| n.word()).map(Into::into),
+    };
+    let mut claims = Map::new();
+    claims.insert("aud".into(), audience?);
+    if let Some(subject) = fields.node("subject").and_then(|n| n.text_or_unset(problems)).filter(|s| !s.is_empty()) {
+        claims.insert("sub".into(), subject.into());
+    }
+    if let Some(node) = fields.node("claims") {
+        claims.extend(assertion::json_map(node, problems)?);
+    }
+    Some(Assertion::Signed { signer: Box::new(signer?), issuer: issuer?, claims })
+}
+
+/// A JWT bearer grant whose settings come in a key file: the call to `url`, which is said at `place`.
+pub fn asserted(
+    url: &str,
+    place: tree::Place,
+    signer: Signer,
+    issuer: String,
+    claims: Map<String, serde_json::Value>,
+    token: &str,
+    reading: Reading<'_>,
+) -> Option<Oauth> {
+    let mut form = Form::default();
+    form.set("grant_type", Kind::JwtBearer.grant_type().unwrap_or_default());
+    let call = Call {
+        endpoint: Endpoint::of(url, place, None, reading.context, reading.problems)?,
+        method: Method::POST,
+        shape: Shape::Form,
+        headers: Vec::new(),
+        params: Vec::new(),
+        renames: Vec::new(),
+        client: Client::nobody(),
+        mapping: Mapping::default().token_at(token),
+        time: reading.context.head.min(PATIENCE),
+    };
+    let first = First { form, assertion: Some(Assertion::Signed { signer: Box::new(signer), issuer, claims }) };
+    Some(Oauth { first: Some(first), call, refresh: None, refresh_token: None, must_keep: false })
+}
+
+/// `refresh`: each key falls back to the scheme's own (ruling E7).
+fn refreshing(node: Option<&Node>, first: &Call, reading: Reading<'_>, tls: Option<&net::tls::Config>) -> Option<Call> {
+    let problems = reading.problems;
+    // Another grant's type is not the refresh's.
+    let inherited = |params: &[Param]| params.iter().filter(|(name, _)| name != "grant_type").cloned().collect();
+    let mut call = Call { params: inherited(&first.params), ..first.clone() };
+    let Some(node) = node else { return Some(call) };
+    let fields = Fields::of(node, "a map with the settings of the refresh", problems)?;
+    if let Some(node) = fields.node("url") {
+        call.endpoint = Endpoint::read(node, tls, reading.context, problems)?;
+    }
+    (call.method, call.shape) = manner(&fields, (&first.method, first.shape), problems)?;
+    if let Some(node) = fields.node("params") {
+        call.params = call::params(Some(node), call.shape, problems)?;
+    }
+    if let Some(node) = fields.node("headers") {
+        call.headers = call::headers(Some(node), problems)?;
+    }
+    if fields.node("client_auth").is_some() {
+        // Who the client is stays; only how it says so may differ.
+        call.client = call.client.otherwise(&fields, problems)?;
+    }
+    call.mapping = Mapping::read(fields.node("response"), &first.mapping, true, problems)?;
+    fields.finish();
+    Some(call)
+}

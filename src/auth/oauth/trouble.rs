@@ -1,0 +1,86 @@
+//! What went wrong with a token call, told for the client, for the operator and for the log. None of it holds what was
+//! sent or what a token could be.
+
+use std::time::Duration;
+
+use crate::auth::token::Failure;
+use crate::error::{Breach, Error, Stage, Trouble};
+
+/// Which call it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The first one of a grant.
+    Token,
+    /// The one with a refresh token, or with the token itself.
+    Refresh,
+}
+
+impl Step {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Token => "token request",
+            Self::Refresh => "refresh request",
+        }
+    }
+}
+
+/// An answer that is no good.
+#[derive(Debug)]
+pub struct Story {
+    step: Step,
+    arrived: String,
+}
+
+impl Story {
+    /// `arrived` describes the answer without its content.
+    pub fn new(step: Step, arrived: String) -> Self {
+        Self { step, arrived }
+    }
+
+    /// It is not usable, because it `what`.
+    pub fn down(&self, what: &str, wait: Option<Duration>) -> Failure {
+        self.down_with(what, wait, None)
+    }
+
+    /// The same with the issuer's own words, for the log.
+    pub fn down_with(&self, what: &str, wait: Option<Duration>, said: Option<String>) -> Failure {
+        Failure::Down(self.told(what, "Check the scheme's settings against the issuer's manual; the gateway's log has more.", said), wait)
+    }
+
+    /// The issuer refuses the grant.
+    pub fn refused(&self, code: &str, said: Option<String>) -> Failure {
+        Failure::Refused(self.told(&format!("says {code}"), "Put a new credential into the configuration and reload.", said))
+    }
+
+    fn told(&self, what: &str, hint: &'static str, said: Option<String>) -> Trouble {
+        let detail = format!("The issuer's answer to the {} ({}) {what}.", self.step.word(), self.arrived);
+        let cause = match said {
+            Some(said) => format!("{detail} It adds: {said}"),
+            None => detail.clone(),
+        };
+        Trouble { detail: detail.into(), hint: hint.into(), cause: cause.into() }
+    }
+}
+
+/// There was no answer at all. Whether the issuer has acted on the request is known only where it never arrived.
+pub fn unanswered(step: Step, issuer: &str, error: &Error) -> Failure {
+    let what = match error {
+        Error::Unreachable(_) => "cannot be reached",
+        Error::Dns(_) => "has a name that does not resolve",
+        Error::Tls(_) => "is not trusted over TLS",
+        Error::Timeout(Stage::Connect) => "took too long to connect to",
+        Error::Timeout(_) => "did not answer in time",
+        Error::Protocol(Breach::TooLarge(_)) => "sent an answer that is too large for a token",
+        Error::Protocol(_) => "broke off or does not speak HTTP",
+        other => return Failure::Own(other.clone()),
+    };
+    let trouble = Trouble {
+        detail: format!("The issuer {what} ({}).", step.word()).into(),
+        hint: "Check the token URL, `tls`, and that the issuer runs; the gateway's log has more.".into(),
+        cause: format!("{issuer} {what} ({}): {}", step.word(), error.cause()).into(),
+    };
+    match error {
+        Error::Timeout(Stage::Head | Stage::Idle | Stage::Total) | Error::Protocol(_) => Failure::Unknown(trouble),
+        _ => Failure::Down(trouble, None),
+    }
+}
