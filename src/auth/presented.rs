@@ -165,7 +165,7 @@ impl Spot {
                 Ok(())
             }
             Self::Cookie(name) => {
-                if token.access().contains([';', ',', ' ', '"', '\\']) {
+                if token.is_real() && token.access().contains([';', ',', ' ', '"', '\\']) {
                     return Err(unfit("a cookie"));
                 }
                 let pair = Field::new(&Zeroizing::new([name, "=", token.access()].concat())).map_err(|_| unfit("a cookie"))?;

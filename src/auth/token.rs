@@ -30,6 +30,9 @@ const LEAST_LEAD: u64 = 10 * 1000;
 /// A token this close to its end would be dead on arrival.
 const LAST_GASP: u64 = 1000;
 
+/// What stands for a token that has not been fetched, where nothing is sent (ruling B13).
+pub const STAND_IN: &str = "[to be fetched]";
+
 /// Where a token is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -95,6 +98,17 @@ pub struct Token {
 }
 
 impl Token {
+    /// The one with [`STAND_IN`] for its text.
+    pub fn stand_in() -> Self {
+        let minted = Minted { access: Some(Secret::new(STAND_IN.into())), ..Minted::default() };
+        Self { minted, generation: 0, accepted: AtomicBool::new(false), ages: u64::MAX, dies: u64::MAX }
+    }
+
+    /// Whether it is a real one.
+    pub fn is_real(&self) -> bool {
+        self.generation > 0
+    }
+
     /// The token's text.
     pub fn access(&self) -> &str {
         self.minted.access.as_ref().map_or("", Secret::expose)

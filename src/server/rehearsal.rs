@@ -58,7 +58,8 @@ pub fn rehearse(mut plan: Plan, peer: Peer, request: Vec<u8>) -> io::Result<Rehe
         resource.upstream = Arc::new(resource.upstream.diverted(diversion.clone()));
     }
     let server = plan.listening.server.clone();
-    let metrics = Arc::new(Metrics::new(audit.dropped()));
+    plan.tokens.rehearse();
+    let metrics = Arc::new(Metrics::new(audit.dropped(), plan.tokens.counts()));
     let shared = Arc::new(Shared {
         live: Arc::new(ArcSwap::from_pointee(Snapshot::new(plan, stack::resource))),
         in_flight: Places::new(1),

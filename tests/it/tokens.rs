@@ -529,6 +529,26 @@ fn a_reload_keeps_the_token_of_a_grant_that_has_not_changed() {
     assert_eq!(issuer.requests(), 1);
 }
 
+#[test]
+fn explain_shows_where_a_token_would_go_and_fetches_none() {
+    let (api, issuer) = (Upstream::ok(), Issuer::minting(3600));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postern.yaml");
+    for (place, found) in [
+        ("{ header: Authorization }", "Bearer [to be fetched]"),
+        ("{ cookie: sid }", "sid=[to be fetched]"),
+        ("{ query: t }", "t=[to be fetched]"),
+    ] {
+        std::fs::write(&file, client_credentials(&api.url(), &issuer, &format!("place: {place}"))).unwrap();
+        let mut command = crate::support::postern();
+        command.args(["explain", "GET", "/r/api/x", "--config"]).arg(&file).env("CLIENT_SECRET", SECRET);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(found), "{text} {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!((issuer.requests(), api.seen().len()), (0, 0));
+}
+
 /// A resource whose grant is a refresh token that is replaced at each use; the issuer refuses a spent one.
 fn rotating(api: &str, issuer: &Issuer) -> String {
     format!(

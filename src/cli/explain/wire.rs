@@ -5,6 +5,7 @@ use http::HeaderName;
 
 use super::said::{From, Said};
 use crate::auth::Owned;
+use crate::auth::token::STAND_IN;
 use crate::secret::{Mask, REDACTED};
 
 /// A name and a value of the request, and who said so.
@@ -122,6 +123,9 @@ fn field(name: &str, value: &str, known: &Known<'_>) -> Part {
 
 /// A credential: the word in front of it is no secret.
 fn credential(value: &str) -> String {
+    if value.ends_with(STAND_IN) {
+        return value.to_owned();
+    }
     match value.split_once(' ') {
         Some((word, rest))
             if !rest.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) && !rest.contains(' ') =>
@@ -143,7 +147,7 @@ fn cookies(name: &str, value: &str, known: &Known<'_>) -> Part {
         let (cookie, value) = pair.split_once('=').unwrap_or((pair, ""));
         if known.owned.cookies.iter().any(|owned| owned == cookie) {
             from = auth(known);
-            return format!("{cookie}={REDACTED}");
+            return format!("{cookie}={}", credential(value));
         }
         match known.said.find(&["cookies", cookie]) {
             Some(found) => {
@@ -160,7 +164,9 @@ fn cookies(name: &str, value: &str, known: &Known<'_>) -> Part {
 fn param(name: String, value: String, known: &Known<'_>) -> Part {
     let decoded = percent_encoding::percent_decode_str(name.trim_end_matches('=')).decode_utf8_lossy().into_owned();
     if known.owned.params.contains(&decoded) {
-        return Part { name, value: REDACTED.into(), from: auth(known) };
+        let decoded = percent_encoding::percent_decode_str(&value).decode_utf8_lossy();
+        let value = if decoded == STAND_IN { STAND_IN } else { REDACTED };
+        return Part { name, value: value.into(), from: auth(known) };
     }
     let from_client = known.query.iter().any(|(n, v)| *n == name && *v == value);
     match known.said.find(&["params", &decoded]).filter(|_| !from_client) {
