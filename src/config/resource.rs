@@ -202,7 +202,17 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let reflection = fields.choice("reflection", &reflections, reflect::Mode::Heads);
     let scanned = reflection.scans_bodies();
     let tls = tls.flatten();
-    let reader = Reader { name, context, limits, allow_http, tls: tls.as_ref(), settings: &settings, scanned, merge: merge.flatten().map(Arc::new), problems };
+    let reader = Reader {
+        name,
+        context,
+        limits,
+        allow_http,
+        tls: tls.as_ref(),
+        settings: &settings,
+        scanned,
+        merge: merge.flatten().map(Arc::new),
+        problems,
+    };
     // What is wrong with the URL must not hide what is wrong with the rest.
     let unknown = base.is_none();
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
