@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::references::Sources;
+use crate::secrets::{Answers, Ask, Settings};
 
 /// Gives what `inner` gives.
 pub struct Noting<'s> {
@@ -42,5 +43,9 @@ impl Sources for Noting<'_> {
 
     fn file(&self, path: &Path) -> Result<String, String> {
         self.inner.file(path)
+    }
+
+    fn fetch(&self, asked: BTreeSet<Ask>, settings: Settings) -> Answers {
+        self.inner.fetch(asked, settings)
     }
 }

@@ -26,9 +26,7 @@ pub trait Sources {
     fn file(&self, path: &Path) -> Result<String, String>;
 
     /// What references to sources that are not at hand come to. Blocks until it is known, within bounds.
-    fn fetch(&self, asked: BTreeSet<Ask>, settings: Settings) -> Answers {
-        Remote::default().answers(asked, settings, Anew::Due)
-    }
+    fn fetch(&self, asked: BTreeSet<Ask>, settings: Settings) -> Answers;
 }
 
 /// The process's environment and the file system.
@@ -49,6 +47,10 @@ impl Sources for System {
 
     fn file(&self, path: &Path) -> Result<String, String> {
         kept::text(path).1.map(|text| text.as_str().to_owned())
+    }
+
+    fn fetch(&self, asked: BTreeSet<Ask>, settings: Settings) -> Answers {
+        Remote::default().answers(asked, settings, Anew::Due)
     }
 }
 
@@ -391,6 +393,10 @@ mod tests {
                 Some("/conf/crlf") => Ok("line\r\n".into()),
                 _ => Err("no such file".into()),
             }
+        }
+
+        fn fetch(&self, asked: BTreeSet<Ask>, settings: Settings) -> Answers {
+            System.fetch(asked, settings)
         }
     }
 
