@@ -2,6 +2,7 @@
 
 mod add;
 mod check;
+mod client;
 mod exec;
 mod explain;
 mod healthcheck;
@@ -9,6 +10,7 @@ mod list;
 mod manual;
 mod mock;
 mod run;
+mod test;
 mod token;
 
 use std::io::IsTerminal as _;
@@ -63,6 +65,8 @@ enum Command {
     Token(token::Args),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Go the way to each upstream stage by stage: secret, DNS, TCP, TLS, credential, call. Exit 0 or 4.
+    Test(test::Args),
     /// Show what an upstream would get for a request, redacted, and who said each part. Nothing is sent.
     Explain(explain::Args),
     /// Run a command beside a gateway of its own: the command gets addresses, the gateway keeps the secrets.
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
         Some(Command::Add(ref args)) => add::run(&cli, args),
         Some(Command::Token(ref args)) => token::run(&cli, args),
         Some(Command::Schema) => print(config::schema::TEXT),
+        Some(Command::Test(ref args)) => test::run(&cli, args),
         Some(Command::Explain(ref args)) => explain::run(&cli, args),
         Some(Command::Exec(ref args)) => exec::run(&cli, args),
         Some(Command::Healthcheck(ref args)) => healthcheck::run(&cli, args),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Cli, FAILURE, plan_with};
 use crate::audit::Audit;
+use crate::auth::grant::Tokens;
 use crate::config::listen::{self, Log};
 use crate::config::{self, Fixed, Outcome, Plan};
 use crate::net::Background;
@@ -60,20 +61,22 @@ impl Ready {
             Ok(audit) => audit,
             Err(error) => return failed(&error),
         };
-        // Only where records outlive the process is there anything to open.
-        let store = match store.is_durable().then(|| store::open(&store)).transpose() {
-            Ok(store) => store.map(Arc::new),
-            Err(error) => return failed(&error),
-        };
-        match Background::start() {
-            Ok(background) => tokens.start(background, store),
-            Err(error) => return failed(&error),
+        if let Err(code) = start(&tokens, &store) {
+            return code;
         }
         match server::run(self.listening, snapshot, audit, self.source, errand) {
             Ok(()) => 0,
             Err(error) => failed(&error),
         }
     }
+}
+
+/// Starts the life of tokens. What is wrong has been said when this returns the exit code.
+pub fn start(tokens: &Tokens, store: &store::Config) -> Result<(), u8> {
+    // Only where records outlive the process is there anything to open.
+    let store = store.is_durable().then(|| store::open(store)).transpose().map_err(|error| failed(&error))?;
+    tokens.start(Background::start().map_err(|error| failed(&error))?, store.map(Arc::new));
+    Ok(())
 }
 
 fn failed(error: &dyn std::error::Error) -> u8 {

@@ -11,6 +11,7 @@ mod load;
 mod noting;
 mod plan;
 pub mod preset;
+pub mod probe;
 pub mod problem;
 mod raw;
 mod references;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::base::BaseUrl;
+use super::probe::{self, Probe};
 use crate::auth::grant::Tokens;
 use crate::auth::merge::Merge;
 use crate::auth::{self, Auth};
@@ -22,7 +23,7 @@ use crate::secret::{Mask, Secret};
 use crate::tree::{Entry, Fields, Folders, Node, Place, Problems, Value};
 
 /// Keys of a resource that this build lacks.
-const UNBUILT: [&str; 15] = [
+const UNBUILT: [&str; 14] = [
     "allow",
     "proxy",
     "tunnel",
@@ -36,7 +37,6 @@ const UNBUILT: [&str; 15] = [
     "accept",
     "expect",
     "connections",
-    "test",
     "credentials",
 ];
 /// Keys of a resource that its connections are built from, besides its origin.
@@ -73,6 +73,8 @@ pub struct Plan {
     pub variant: Variant,
     /// Its routes, first match wins.
     pub branches: Vec<Branch>,
+    /// The calls that show that it works.
+    pub test: Arc<[Probe]>,
     /// All that it was built from. A resource with the same digest is the same.
     pub digest: Digest,
     /// What its connections were built from. With the same digest they serve on, whatever else has changed.
@@ -198,6 +200,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let merge = fields.node("body").map(|n| Merge::read(n, &settings, limits.buffer, problems));
     let auth = fields.node("auth");
     let routes = fields.items("routes");
+    let test = probe::read(&fields, &settings, problems);
     let reflections = [("off", reflect::Mode::Off), ("mask", reflect::Mode::Mask), ("block", reflect::Mode::Block)];
     let reflection = fields.choice("reflection", &reflections, reflect::Mode::Heads);
     let scanned = reflection.scans_bodies();
@@ -244,6 +247,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         mask,
         variant,
         branches,
+        test: test.into(),
         digest,
         pool,
     })
@@ -432,7 +436,8 @@ fn glob(text: &str, place: Place, problems: &Problems) -> Option<Glob> {
     Glob::parse(text).map_err(|why| problems.error(place, why, "a path below the resource: `/repos/**`")).ok()
 }
 
-fn method(node: &Node, problems: &Problems) -> Option<Method> {
+/// A method, in capitals.
+pub(super) fn method(node: &Node, problems: &Problems) -> Option<Method> {
     let text = node.text(problems)?;
     match Method::from_bytes(text.as_bytes()) {
         Ok(method) if text.bytes().all(|b| !b.is_ascii_lowercase()) => Some(method),

@@ -51,22 +51,27 @@ pub async fn dial(origin: &Origin, terms: Terms<'_>, patience: Duration) -> Resu
 }
 
 async fn connect(origin: &Origin, terms: Terms<'_>, patience: Duration) -> Result<Connected, Error> {
-    let Terms { tls, versions, reach } = terms;
-    let addresses = resolve(origin, reach).await?;
+    let addresses = resolve(origin, terms.reach).await?;
     let stream = tcp(&addresses, patience).await?;
     if !origin.is_https() {
         return Ok(Connected::Plain(stream));
     }
+    Ok(Connected::Tls(Box::new(secure(origin, terms, stream).await?)))
+}
+
+/// TLS over a connection.
+pub(super) async fn secure(origin: &Origin, terms: Terms<'_>, stream: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
+    let Terms { tls, versions, .. } = terms;
     let (config, name) = match tls {
         Some(tls) => (tls.clients.speaking(versions), tls.server_name.as_deref().unwrap_or(origin.host())),
         None => (tls::ordinary(versions).map_err(|error| Error::Internal(format!("TLS cannot be set up: {error}")))?, origin.host()),
     };
     let name = ServerName::try_from(name.to_owned()).map_err(|_| Error::Tls(TlsFault::WrongName))?;
-    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| failure::handshake(&error))?;
-    Ok(Connected::Tls(Box::new(stream)))
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| failure::handshake(&error))
 }
 
-async fn resolve(origin: &Origin, reach: Reach) -> Result<Vec<SocketAddr>, Error> {
+/// The addresses of an origin that may be dialled.
+pub(super) async fn resolve(origin: &Origin, reach: Reach) -> Result<Vec<SocketAddr>, Error> {
     if let Some(ip) = origin.ip() {
         return guard::allowed([SocketAddr::new(ip, origin.port())], reach);
     }
@@ -88,7 +93,8 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     (0..longest).flat_map(|i| [first.get(i).copied(), second.get(i).copied()]).flatten().collect()
 }
 
-async fn tcp(addresses: &[SocketAddr], patience: Duration) -> Result<TcpStream, Error> {
+/// A TCP connection to the first address that answers.
+pub(super) async fn tcp(addresses: &[SocketAddr], patience: Duration) -> Result<TcpStream, Error> {
     let mut last = Error::Unreachable(Unreachable::Refused);
     for (tried, address) in addresses.iter().enumerate() {
         // Each gets its share of the time, so that the last one gets a chance.

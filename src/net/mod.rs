@@ -12,6 +12,7 @@ mod multiplexed;
 mod origin;
 pub mod pool;
 mod settings;
+mod stages;
 mod strict;
 pub mod tls;
 mod tunnel;

@@ -98,10 +98,10 @@ impl Upstream {
         }
     }
 
-    /// The same, but its connections lead there: nothing is dialled.
+    /// The same, but its connections lead there while the diversion is on: nothing is dialled.
     pub fn diverted(&self, diversion: Diversion) -> Self {
         let same = Self::new(self.origin.clone(), self.tls.clone(), self.config, self.connect, self.queue);
-        Self { diversion: Some(diversion), ..same }
+        Self { diversion: Some(diversion), reach: self.reach, ..same }
     }
 
     /// No resource leads here any more. Its idle connections are closed within a second; those in use serve their call to
@@ -115,9 +115,24 @@ impl Upstream {
         &self.origin
     }
 
+    /// Which addresses may be dialled.
+    pub(super) fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// `timeouts.connect`.
+    pub(super) fn patience(&self) -> Duration {
+        self.connect
+    }
+
+    /// What a connection is made with.
+    pub(super) fn terms(&self, versions: Versions) -> dial::Terms<'_> {
+        dial::Terms { tls: self.tls.as_ref(), versions, reach: self.reach }
+    }
+
     /// What a call may be sent over: one that asks to switch protocols needs HTTP/1.1.
-    fn versions(&self, switches: bool) -> Result<Versions, Error> {
-        if self.diversion.is_some() {
+    pub(super) fn versions(&self, switches: bool) -> Result<Versions, Error> {
+        if self.diversion.as_ref().is_some_and(Diversion::is_on) {
             return Ok(Versions::One);
         }
         match self.config.versions {
@@ -605,11 +620,10 @@ where
         versions: Versions,
         permit: OwnedSemaphorePermit,
     ) -> Result<(Held<B>, Option<Rc<Settling>>), Error> {
-        if let Some(diversion) = &upstream.diversion {
+        if let Some(diversion) = upstream.diversion.as_ref().filter(|d| d.is_on()) {
             return Ok((Held::Whole(handshake(diversion.open()?, permit).await?), None));
         }
-        let terms = dial::Terms { tls: upstream.tls.as_ref(), versions, reach: upstream.reach };
-        let connected = dial::dial(&upstream.origin, terms, upstream.connect).await?;
+        let connected = dial::dial(&upstream.origin, upstream.terms(versions), upstream.connect).await?;
         let two = match &connected {
             Connected::Plain(_) => versions == Versions::Two,
             Connected::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),

@@ -38,6 +38,7 @@ mod schemes;
 mod secrets;
 mod slow;
 mod smuggling;
+mod stages;
 mod streaming;
 mod support;
 mod tokens;

@@ -4,20 +4,17 @@
 mod said;
 mod wire;
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use http::Method;
 use serde_json::{Value, json};
 
 use self::said::{From, Said};
 use self::wire::{Known, Wire};
+use super::client::{Reply, Request, own_host, peer};
 use super::{Cli, fail, plan, print};
 use crate::auth::{Auth, Owned};
 use crate::config::Plan;
-use crate::config::listen::Address;
 use crate::secret::Mask;
-use crate::server::rehearsal::rehearse;
-use crate::stack::Peer;
+use crate::server::rehearsal::Inside;
 use crate::tree::Node;
 
 /// Largest body that `-d @FILE` reads.
@@ -43,15 +40,6 @@ pub struct Args {
     client: Option<String>,
 }
 
-/// The client's request.
-struct Request {
-    method: String,
-    host: String,
-    target: String,
-    fields: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
 /// Explains, and returns the exit code.
 pub fn run(cli: &Cli, args: &Args) -> u8 {
     if let Some(name) = args.client.as_deref().filter(|name| *name != "anonymous") {
@@ -61,13 +49,14 @@ pub fn run(cli: &Cli, args: &Args) -> u8 {
         Ok(planned) => planned,
         Err(code) => return code,
     };
-    let request = match Request::of(args, &plan) {
+    let request = match request(args, &plan) {
         Ok(request) => request,
         Err(why) => return fail(cli, &why),
     };
-    let name = request.resource().to_owned();
+    let (name, rest) = named(&request.target);
+    let name = name.to_owned();
     let resource = plan.resources.iter().find(|r| *r.name == *name);
-    let chosen = resource.and_then(|r| r.branch(&Method::from_bytes(request.method.as_bytes()).ok()?, request.rest(&name)));
+    let chosen = resource.and_then(|r| r.branch(&Method::from_bytes(request.method.as_bytes()).ok()?, rest));
     let variant = resource.map(|r| chosen.and_then(|at| r.branches.get(at)).map_or(&r.variant, |branch| &branch.variant));
     let owned = variant.and_then(|v| v.auth.as_ref()).map_or_else(Owned::default, Auth::owns);
     let origin = resource.map(|r| r.upstream.origin().to_string()).unwrap_or_default();
@@ -79,7 +68,7 @@ pub fn run(cli: &Cli, args: &Args) -> u8 {
     let secret_vars = vars.into_iter().any(said::holds_secret);
     let said = Said { files: &outcome.files, resource: &name, node, secret_vars, route };
     let peer = peer(&plan);
-    let rehearsal = match rehearse(plan, peer, request.bytes()) {
+    let rehearsal = match Inside::sealed(plan, peer).and_then(|inside| inside.rehearse(&request.bytes())) {
         Ok(rehearsal) => rehearsal,
         Err(error) => return fail(cli, &format!("the request cannot be tried: {error}")),
     };
@@ -93,7 +82,7 @@ pub fn run(cli: &Cli, args: &Args) -> u8 {
         said: &said,
         resource: resource_name(&name, node),
         environment: environment.as_deref(),
-        refusal: refusal(&rehearsal.answer),
+        refusal: Reply::parse(&rehearsal.answer).and_then(|reply| reply.problem()),
     };
     print(&if cli.json { format!("{}\n", explained.json()) } else { explained.text() })
 }
@@ -102,80 +91,39 @@ fn resource_name<'n>(name: &'n str, node: Option<&Node>) -> Option<&'n str> {
     node.map(|_| name)
 }
 
-/// The client as the first listener would see it: from this machine.
-fn peer(plan: &Plan) -> Peer {
-    let loopback = match plan.listening.server.listen.first().map(|l| &l.address) {
-        Some(Address::Tcp(address)) => address.ip().to_canonical().is_loopback(),
-        _ => false,
+/// The client's request, as the command line says it.
+fn request(args: &Args, plan: &Plan) -> Result<Request, String> {
+    let rest = args.url.split_once("://").map_or(args.url.as_str(), |(_, rest)| rest);
+    let (host, target) = match rest.find('/') {
+        Some(0) => (own_host(plan), rest.to_owned()),
+        Some(at) => (rest[..at].to_owned(), rest[at..].to_owned()),
+        None => return Err(format!("`{}` is no URL: /r/<resource>/<path>, or the gateway's whole URL", args.url)),
     };
-    Peer { ip: Some(IpAddr::from(Ipv4Addr::LOCALHOST)), tls: false, loopback, certificate: None }
+    let mut fields = Vec::new();
+    for field in &args.headers {
+        let (name, value) = field.split_once(':').ok_or_else(|| format!("`{field}` is no field: -H 'Name: value'"))?;
+        fields.push((name.trim().to_owned(), value.trim().to_owned()));
+    }
+    let body = match args.data.as_deref() {
+        None => Vec::new(),
+        Some(data) => match data.strip_prefix('@') {
+            None => data.as_bytes().to_vec(),
+            Some(file) => read(file).map_err(|error| format!("{file}: {error}"))?,
+        },
+    };
+    // What could not stand in a request line or a field is for the gateway to refuse, but not to be taken for another.
+    let whole = [args.method.as_str(), &host, &target].into_iter().chain(args.headers.iter().map(String::as_str));
+    if whole.into_iter().any(|text| text.contains(['\r', '\n', '\0'])) || args.method.contains(' ') || target.contains(' ') {
+        return Err("the method, the URL or a field holds what cannot be sent; percent-encode it".into());
+    }
+    Ok(Request { method: args.method.clone(), host, target, fields, body })
 }
 
-impl Request {
-    fn of(args: &Args, plan: &Plan) -> Result<Self, String> {
-        let rest = args.url.split_once("://").map_or(args.url.as_str(), |(_, rest)| rest);
-        let (host, target) = match rest.find('/') {
-            Some(0) => (String::new(), rest.to_owned()),
-            Some(at) => (rest[..at].to_owned(), rest[at..].to_owned()),
-            None => return Err(format!("`{}` is no URL: /r/<resource>/<path>, or the gateway's whole URL", args.url)),
-        };
-        let host = if host.is_empty() { own_host(plan) } else { host };
-        let mut fields = Vec::new();
-        for field in &args.headers {
-            let (name, value) = field.split_once(':').ok_or_else(|| format!("`{field}` is no field: -H 'Name: value'"))?;
-            fields.push((name.trim().to_owned(), value.trim().to_owned()));
-        }
-        let body = match args.data.as_deref() {
-            None => Vec::new(),
-            Some(data) => match data.strip_prefix('@') {
-                None => data.as_bytes().to_vec(),
-                Some(file) => read(file).map_err(|error| format!("{file}: {error}"))?,
-            },
-        };
-        // What could not stand in a request line or a field is for the gateway to refuse, but not to be taken for another.
-        let whole = [args.method.as_str(), &host, &target].into_iter().chain(args.headers.iter().map(String::as_str));
-        if whole.into_iter().any(|text| text.contains(['\r', '\n', '\0'])) || args.method.contains(' ') || target.contains(' ') {
-            return Err("the method, the URL or a field holds what cannot be sent; percent-encode it".into());
-        }
-        Ok(Self { method: args.method.clone(), host, target, fields, body })
-    }
-
-    /// The name of the resource that the path asks for.
-    fn resource(&self) -> &str {
-        let path = self.target.split('?').next().unwrap_or_default();
-        path.strip_prefix("/r/").map_or("", |rest| rest.split('/').next().unwrap_or_default())
-    }
-
-    /// The path behind the resource.
-    fn rest(&self, resource: &str) -> &str {
-        let path = self.target.split('?').next().unwrap_or_default();
-        path.strip_prefix("/r/").and_then(|rest| rest.strip_prefix(resource)).unwrap_or_default()
-    }
-
-    /// As it goes over the wire.
-    fn bytes(&self) -> Vec<u8> {
-        let given = |name: &str| self.fields.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
-        if !given("host") {
-            head.push_str(&format!("Host: {}\r\n", self.host));
-        }
-        for (name, value) in &self.fields {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if !self.body.is_empty() && !given("content-length") && !given("transfer-encoding") {
-            head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
-        }
-        head.push_str("\r\n");
-        [head.as_bytes(), &self.body].concat()
-    }
-}
-
-/// How the gateway is called where the URL does not say.
-fn own_host(plan: &Plan) -> String {
-    match plan.listening.server.listen.first().map(|l| &l.address) {
-        Some(Address::Tcp(address)) if !address.ip().is_unspecified() => address.to_string(),
-        _ => "localhost".into(),
-    }
+/// The name of the resource that the path asks for, and the path behind it.
+fn named(target: &str) -> (&str, &str) {
+    let path = target.split('?').next().unwrap_or_default();
+    let rest = path.strip_prefix("/r/").unwrap_or_default();
+    rest.split_at(rest.find('/').unwrap_or(rest.len()))
 }
 
 fn read(file: &str) -> std::io::Result<Vec<u8>> {
@@ -186,16 +134,6 @@ fn read(file: &str) -> std::io::Result<Vec<u8>> {
         file => std::fs::File::open(file)?.take(BODY_MAX + 1).read_to_end(&mut bytes)?,
     };
     if read as u64 > BODY_MAX { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-}
-
-/// Why the gateway answers by itself.
-fn refusal(answer: &[u8]) -> Option<Value> {
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let is_problem = head.to_ascii_lowercase().contains("application/problem+json");
-    // Of chunks only the one with the problem is of interest.
-    let body = &body[body.find('{')?..=body.rfind('}')?];
-    is_problem.then(|| serde_json::from_str(body).ok())?
 }
 
 struct Explained<'e> {
