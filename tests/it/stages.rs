@@ -171,3 +171,30 @@ fn wrong_tests_are_told_when_the_configuration_is_checked() {
         assert!(output.status.code() == Some(3) && report.contains(message), "{wrong}: {report}");
     }
 }
+
+/// A resource with a token of an issuer.
+fn with_issuer(upstream: &Upstream, issuer: &str) -> String {
+    format!(
+        "resources: {{ a: {{ base_url: \"{}\", auth: {{ oauth2_client_credentials: {{ token_url: \"{issuer}/token\", client_id: me, client_secret: \"${{env:TOKEN}}\" }} }} }} }}\n",
+        upstream.url()
+    )
+}
+
+#[test]
+fn a_token_is_fetched_in_its_own_stage_and_once() {
+    let upstream = Upstream::ok();
+    let issuer_of = |body: &str| -> &'static str {
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak()
+    };
+    let issuer = Upstream::canned(issuer_of("{\"access_token\":\"fetched-1\",\"token_type\":\"Bearer\",\"expires_in\":3600}"));
+    let (code, rows, _) = test(&with_issuer(&upstream, &issuer.url()), &[]);
+    assert_eq!((code, way(&rows, "a").1), (Some(0), None), "{rows:#?}");
+    assert_eq!((issuer.seen().len(), upstream.last().field("authorization")), (1, Some("Bearer fetched-1")));
+    // An issuer that is not there is the credential's failure, and the upstream hears nothing of it.
+    let before = upstream.seen().len();
+    let (code, rows, _) = test(&with_issuer(&upstream, &format!("http://127.0.0.1:{}", free_port())), &[]);
+    let (good, bad) = way(&rows, "a");
+    assert!(code == Some(4) && good.len() == 4 && bad.as_ref().unwrap().0 == "credential", "{rows:#?}");
+    assert!(bad.unwrap().1.contains("issuer"), "{rows:#?}");
+    assert_eq!(upstream.seen().len(), before);
+}
