@@ -153,7 +153,7 @@ fn variables_fold_to_the_names_that_are_there() {
         ("POSTERN_RESOURCES__PAY_API__BASE_URL__X", "x", "`X` matches nothing", "nothing can stand below"),
         ("POSTERN_RESOURCES__PAY_API__TIMEOUTS__HEAD", "10", "expected a duration, found `10`", "did you mean `10s`?"),
         ("POSTERN_ALLOW_LITERAL_SECRETS", "yes", "expected true or false", ""),
-        ("POSTERN_MASTER_KEY", "hunter2hunter2", "not built", ""),
+        ("POSTERN_MASTER_KEY", "hunter2hunter2", "32 bytes", "openssl rand"),
     ] {
         let report = wrong(dir.path(), &[], &[(name, value)]);
         assert!(report.contains(said) && report.contains(hint) && report.contains(&format!("environment variable {name}:1:")), "{report}");
