@@ -54,7 +54,7 @@ impl Eq for Secret {}
 #[derive(Clone, Default)]
 pub struct Mask {
     spellings: Vec<Zeroizing<String>>,
-    shortest: usize,
+    glance: Glance,
 }
 
 impl Mask {
@@ -98,12 +98,13 @@ impl Mask {
         spellings.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
         spellings.dedup();
         let shortest = spellings.last().map_or(usize::MAX, |s| s.len());
-        Self { spellings, shortest }
+        let glance = Glance::new(&spellings, shortest);
+        Self { spellings, glance }
     }
 
     /// Whether any secret stands in `text`.
     pub fn finds(&self, text: &str) -> bool {
-        text.len() >= self.shortest && self.spellings.iter().any(|s| memchr::memmem::find(text.as_bytes(), s.as_bytes()).is_some())
+        self.finds_in(text.as_bytes())
     }
 
     /// The text with every secret replaced; `None` where there was none.
@@ -129,14 +130,14 @@ impl Mask {
 
     /// Whether any secret stands in `bytes`.
     pub fn finds_in(&self, bytes: &[u8]) -> bool {
-        bytes.len() >= self.shortest
+        self.glance.may_find(bytes)
             && self.spellings.iter().any(|s| s.len() <= bytes.len() && memchr::memmem::find(bytes, s.as_bytes()).is_some())
     }
 
     /// Replaces every secret by as many `*`, so that whatever counts the bytes still holds. Says whether there was one.
     pub fn star(&self, bytes: &mut [u8]) -> bool {
         let mut found = false;
-        if bytes.len() < self.shortest {
+        if !self.glance.may_find(bytes) {
             return false;
         }
         let length = bytes.len();
@@ -162,6 +163,57 @@ fn open_end(secret: &[u8], bytes: &[u8]) -> usize {
     let [first, ..] = secret else { return 0 };
     let tail = &bytes[bytes.len().saturating_sub(secret.len() - 1)..];
     memchr::memchr_iter(*first, tail).map(|at| &tail[at..]).find(|end| secret.starts_with(end)).map_or(0, <[u8]>::len)
+}
+
+/// Tells at a glance of nearly all text that no secret stands in it: looking at two bytes at the end of a window as long as
+/// the shortest spelling says how far the window may move (Wu and Manber, 1994).
+#[derive(Clone, Default)]
+struct Glance {
+    /// The length of the window; 0 where there is nothing to look for.
+    window: usize,
+    /// How far it may move, by a hash of the two bytes. Where two pairs share a place, the shorter way counts.
+    moves: Zeroizing<Vec<u8>>,
+}
+
+impl Glance {
+    /// Places of the table. It is there once for each resource, so it is small.
+    const PLACES: usize = 256;
+
+    fn new(spellings: &[Zeroizing<String>], shortest: usize) -> Self {
+        if spellings.is_empty() {
+            return Self::default();
+        }
+        let window = shortest.min(usize::from(u8::MAX));
+        let reach = u8::try_from(window.saturating_sub(1)).unwrap_or(u8::MAX);
+        let mut moves = Zeroizing::new(vec![reach; Self::PLACES]);
+        for spelling in spellings {
+            for (at, pair) in spelling.as_bytes()[..window].windows(2).enumerate() {
+                let place = &mut moves[Self::place(pair[0], pair[1])];
+                *place = (*place).min(u8::try_from(window - 2 - at).unwrap_or(u8::MAX));
+            }
+        }
+        Self { window, moves }
+    }
+
+    fn place(one: u8, other: u8) -> usize {
+        (usize::from(one).wrapping_mul(31) ^ usize::from(other)) % Self::PLACES
+    }
+
+    /// Whether it is worth while to look closer.
+    fn may_find(&self, bytes: &[u8]) -> bool {
+        if self.window == 0 || bytes.len() < self.window {
+            return false;
+        }
+        // A window of one byte has no pair.
+        let Some(mut at) = self.window.checked_sub(2) else { return true };
+        while let Some([one, other]) = bytes.get(at..at + 2) {
+            match self.moves[Self::place(*one, *other)] {
+                0 => return true,
+                further => at += usize::from(further),
+            }
+        }
+        false
+    }
 }
 
 impl fmt::Debug for Mask {
@@ -225,6 +277,22 @@ mod tests {
         assert!(mask.finds("q=p%26ss%20%22w%C3%B6rd%2F%2B"));
         assert!(mask.finds(r#"{"x":"p&ss \"wörd/+"}"#));
         assert_eq!(mask.apply("nothing here"), None);
+    }
+
+    #[test]
+    fn a_glance_overlooks_nothing() {
+        let secrets = ["hunter2hunter2", "0123456789abcdef0123456789abcdef", "aaaaaaaa", "p&ss wörd"].map(|s| Secret::new(s.into()));
+        let (mask, exact) = (Mask::new(&secrets), Mask::exact(&[Secret::new("u".into()), Secret::new("äö".into())]));
+        for mask in [&mask, &exact] {
+            for spelling in &mask.spellings {
+                for before in 0..40 {
+                    let text = format!("{}{}{}", "ab".repeat(before), spelling.as_str(), "=".repeat(before % 3));
+                    assert!(mask.finds(&text), "{text}");
+                    assert!(mask.finds(&text[1.min(before)..]), "{text}");
+                }
+            }
+        }
+        assert!(!mask.finds("GET /r/demo/customers?_limit=5&_sort=-total HTTP/1.1") && !Mask::default().finds("anything"));
     }
 
     #[test]

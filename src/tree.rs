@@ -412,9 +412,16 @@ impl Node {
             let end = node.place.end.max(from.end);
             from.start <= place.start && place.start < end.max(from.start + 1)
         };
+        // A file's own tree is in the order of its text, so that the one to look at is the last that begins before.
         let inner = match &self.value {
-            Value::List(items) => items.iter().find(|n| holds(n.place, n)),
-            Value::Map(entries) => entries.iter().find(|e| holds(e.place, &e.node)).map(|e| &e.node),
+            Value::List(items) => {
+                let last = items.partition_point(|n| n.place.start <= place.start).checked_sub(1).and_then(|at| items.get(at));
+                last.filter(|n| holds(n.place, n)).or_else(|| items.iter().find(|n| holds(n.place, n)))
+            }
+            Value::Map(entries) => {
+                let last = entries.partition_point(|e| e.place.start <= place.start).checked_sub(1).and_then(|at| entries.get(at));
+                last.filter(|e| holds(e.place, &e.node)).or_else(|| entries.iter().find(|e| holds(e.place, &e.node))).map(|e| &e.node)
+            }
             _ => None,
         };
         inner.map_or(self, |node| node.at(place))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::environment::{self, Chosen, Said};
 use super::noting::Noting;
-use super::problem::File;
+use super::problem::{self, File};
 use super::references::{self, Sources};
 use super::{layers, preset, raw, settings};
 use crate::file::Seen;
@@ -271,7 +271,8 @@ impl Reading {
         let index = self.index();
         let node = raw::parse(&text, index, &self.problems);
         self.folders.push(folder);
-        self.files.push(File { name, text, prefix: prefix.to_owned(), tree: None });
+        let veiled = node.as_ref().map(|node| problem::veiled(node, &text));
+        self.files.push(File { name, text, prefix: prefix.to_owned(), veiled, tree: None });
         node
     }
 
@@ -279,7 +280,7 @@ impl Reading {
     pub fn pseudo(&mut self, name: String, text: String) -> u16 {
         let index = self.index();
         self.folders.push(".".into());
-        self.files.push(File { name, text, prefix: String::new(), tree: None });
+        self.files.push(File { name, text, ..File::default() });
         index
     }
 
@@ -292,6 +293,7 @@ impl Reading {
         let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         for file in &self.files {
             match &file.tree {
+                // A variable or a flag.
                 Some(_) => digest.update(file.blanked().as_bytes()),
                 None => digest.update(file.text.as_bytes()),
             }

@@ -40,18 +40,38 @@ pub struct File {
     pub text: String,
     /// The way to its root in the whole configuration: `resources.github`; empty for the main file.
     pub prefix: String,
-    /// Its own tree, where it has been needed: [`hide`] reads it where something is wrong.
+    /// Where it holds values that no snippet shows: the first byte of each, and the one behind its last. None where the text
+    /// is no YAML, and what it holds unknown.
+    pub veiled: Option<Vec<(u32, u32)>>,
+    /// Its own tree, where it has been needed: a second reading of a large file is worth avoiding.
     pub tree: Option<Node>,
 }
 
 impl File {
     /// The text with every value blanked that may be a secret, so that no snippet shows one. Lengths stay.
     pub fn blanked(&self) -> String {
-        let Some(tree) = &self.tree else { return blanked_lines(&self.text) };
+        let Some(veiled) = &self.veiled else { return blanked_lines(&self.text) };
         let mut bytes = self.text.clone().into_bytes();
-        blank(tree, false, &mut bytes);
+        for (start, end) in veiled {
+            let value = bytes.get_mut(*start as usize..*end as usize).unwrap_or_default();
+            value.iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = b'*');
+        }
         String::from_utf8(bytes).unwrap_or_default()
     }
+
+    /// Its tree. Empty where it is no YAML.
+    fn tree(&mut self, index: u16) -> &Node {
+        let empty = Node { place: Place::default(), value: Value::Null };
+        let text = &self.text;
+        self.tree.get_or_insert_with(|| raw::parse(text, index, &Problems::default()).unwrap_or(empty))
+    }
+}
+
+/// Where `text`, read as `tree`, holds values that no snippet shows. References say nothing secret.
+pub fn veiled(tree: &Node, text: &str) -> Vec<(u32, u32)> {
+    let mut spans = Vec::new();
+    veil(tree, false, text.as_bytes(), &mut spans);
+    spans
 }
 
 /// A second wall: whoever finds a problem writes no secret into it, and should one have, it is found here by value.
@@ -62,13 +82,13 @@ pub fn hide(problems: &mut [Problem], files: &mut [File], tree: Option<&Node>) {
     }
     let mut secrets: Vec<(Place, &Secret)> = Vec::new();
     tree.into_iter().for_each(|tree| gather(tree, &mut secrets));
+    if secrets.is_empty() {
+        return;
+    }
     secrets.sort_by_key(|(place, _)| (place.file, place.start));
     for problem in problems {
         let Some(file) = files.get_mut(usize::from(problem.place.file)) else { continue };
-        let own = file.tree.get_or_insert_with(|| {
-            let empty = Node { place: Place::default(), value: Value::Null };
-            raw::parse(&file.text, problem.place.file, &Problems::default()).unwrap_or(empty)
-        });
+        let own = file.tree(problem.place.file);
         // What the problem is about, its key included.
         let about = own.at(problem.place).place;
         let (start, end) = (about.start.min(problem.place.start), about.end.max(problem.place.end));
@@ -84,10 +104,6 @@ pub fn hide(problems: &mut [Problem], files: &mut [File], tree: Option<&Node>) {
                 *text = masked;
             }
         }
-    }
-    // A file that could not be read as YAML has no tree to speak of.
-    for file in files.iter_mut().filter(|f| f.tree.as_ref().is_some_and(Node::is_null)) {
-        file.tree = None;
     }
 }
 
@@ -163,15 +179,17 @@ fn render(problem: &Problem, name: &str, source: &str, renderer: &Renderer) -> S
 /// The report for programs.
 pub fn json(problems: &[Problem], files: &[File]) -> serde_json::Value {
     let ok = problems.iter().all(|p| p.severity == Severity::Warning);
+    let mut files = files.to_vec();
     let rows: Vec<serde_json::Value> = problems
         .iter()
         .map(|p| {
-            let file = files.get(usize::from(p.place.file));
+            let file = files.get_mut(usize::from(p.place.file));
+            let (name, path) = file.map(|file| (file.name.clone(), path(file, p.place))).unzip();
             json!({
-                "file": file.map(|f| f.name.as_str()),
+                "file": name,
                 "line": p.place.line,
                 "column": p.place.column,
-                "path": file.map(|f| path(f, p.place)).unwrap_or_default(),
+                "path": path.unwrap_or_default(),
                 "message": p.message,
                 "hint": p.hint,
                 "severity": match p.severity { Severity::Error => "error", Severity::Warning => "warning" },
@@ -181,21 +199,20 @@ pub fn json(problems: &[Problem], files: &[File]) -> serde_json::Value {
     json!({ "ok": ok, "problems": rows })
 }
 
-fn blank(node: &Node, secret: bool, bytes: &mut [u8]) {
+fn veil(node: &Node, secret: bool, text: &[u8], spans: &mut Vec<(u32, u32)>) {
     match &node.value {
         Value::Map(entries) => {
             for entry in entries {
                 let own = SECRET_KEYS.iter().any(|k| entry.key.eq_ignore_ascii_case(k));
-                blank(&entry.node, secret || own, bytes);
+                veil(&entry.node, secret || own, text, spans);
             }
         }
-        Value::List(items) => items.iter().for_each(|n| blank(n, secret, bytes)),
+        Value::List(items) => items.iter().for_each(|n| veil(n, secret, text, spans)),
         _ if !secret => {}
         _ => {
-            let range = node.place.start as usize..node.place.end as usize;
-            let is_reference = bytes.get(range.clone()).is_some_and(|b| b.windows(2).any(|w| w == b"${"));
-            if let Some(value) = bytes.get_mut(range).filter(|_| !is_reference) {
-                value.iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = b'*');
+            let value = text.get(node.place.start as usize..node.place.end as usize).unwrap_or_default();
+            if memchr::memmem::find(value, b"${").is_none() {
+                spans.push((node.place.start, node.place.end));
             }
         }
     }
@@ -219,9 +236,9 @@ fn blanked_lines(text: &str) -> String {
 }
 
 /// The way to the node or key at a place: `resources.github.auth.bearer.token`, lists as `[0]`.
-fn path(file: &File, place: Place) -> String {
+fn path(file: &mut File, place: Place) -> String {
     let mut path = file.prefix.clone();
-    let Some(mut node) = file.tree.as_ref() else { return path };
+    let mut node = file.tree(place.file);
     'down: loop {
         match &node.value {
             Value::Map(entries) => {
@@ -260,8 +277,8 @@ mod tests {
     use super::*;
 
     fn file(text: &str) -> File {
-        let tree = raw::parse(text, 0, &Problems::default());
-        File { name: "postern.yaml".into(), text: text.into(), prefix: String::new(), tree }
+        let veiled = raw::parse(text, 0, &Problems::default()).map(|tree| veiled(&tree, text));
+        File { name: "postern.yaml".into(), text: text.into(), veiled, ..File::default() }
     }
 
     fn problem(file: &File, what: &str) -> Problem {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::Reading;
-use super::problem::File;
+use super::problem::{self, File};
 use super::{layers, raw};
 use crate::config::schema::Spot;
 use crate::tree::{Entry, Node, Place, Problems, Value, closest};
@@ -178,7 +178,8 @@ fn lay(tree: &mut Node, keys: Vec<(Box<str>, Place)>, leaf: Node, reading: &mut 
     });
     let setting = Node { place: whole, ..setting };
     if let Some(file) = reading.files.get_mut(usize::from(text.file)) {
-        *file = File { text: text.whole, tree: Some(setting.clone()), ..std::mem::take(file) };
+        let veiled = Some(problem::veiled(&setting, &text.whole));
+        *file = File { text: text.whole, veiled, tree: Some(setting.clone()), ..std::mem::take(file) };
     }
     layers::merge(tree, setting);
 }

@@ -114,6 +114,9 @@ fn is_list(names: &[u8]) -> bool {
     names.len() <= ASKED_MAX && names.iter().all(|b| crate::http1::is_token(*b) || matches!(b, b',' | b' '))
 }
 
+/// The name that every machine has for itself (RFC 6761 section 6.3).
+const LOCALHOST: &[u8] = b"localhost";
+
 /// Whether a `Host` names this machine only: `localhost`, a name below it, or a loopback address. Compared without case,
 /// final dot and port (ruling D45).
 fn is_loopback(host: &str) -> bool {
@@ -121,8 +124,15 @@ fn is_loopback(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or(""),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let name_of_it = || {
+        let name = name.as_bytes();
+        let (below, end) = name.split_at(name.len().saturating_sub(LOCALHOST.len()));
+        end.eq_ignore_ascii_case(LOCALHOST) && (below.is_empty() || below.ends_with(b"."))
+    };
+    // An address begins with a digit or has a colon; nothing else is worth reading as one.
+    let address = name.starts_with(|c: char| c.is_ascii_digit()) || name.contains(':');
+    (address && name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())) || name_of_it()
 }
 
 #[cfg(test)]
@@ -144,6 +154,7 @@ mod tests {
         assert!(judge(&[("host", "localhost:8080")], true));
         assert!(judge(&[("host", "LOCALHOST.:8080")], true));
         assert!(judge(&[("host", "127.1.2.3:8080")], true));
+        assert!(judge(&[("host", "1.LocalHost")], true));
         assert!(judge(&[("host", "[::1]:8080")], true));
         assert!(judge(&[("host", "gw.example")], false));
         assert!(judge(&[], true));
@@ -162,7 +173,17 @@ mod tests {
 
     #[test]
     fn a_rebound_name_is_refused_on_loopback() {
-        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "notlocalhost", "[::2]"] {
+        for host in [
+            "1.localhost.evil",
+            "xlocalhost",
+            ".",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "notlocalhost",
+            "[::2]",
+        ] {
             assert!(!judge(&[("host", host)], true), "{host}");
             assert!(judge(&[("host", host)], false), "{host}");
         }
