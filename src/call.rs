@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use uuid::Uuid;
 
@@ -102,6 +102,45 @@ pub struct Caller {
     pub tls: bool,
 }
 
+/// Whoever takes an upstream's early hints to a client (RFC 8297).
+pub trait Hinted: std::fmt::Debug + Send + Sync {
+    /// Sends them, unless the answer has begun or the client is behind with reading: hints may get lost.
+    fn hint(&self, links: &[HeaderValue]);
+}
+
+/// Whoever leads the links of an upstream back to the gateway.
+pub trait Led: std::fmt::Debug + Send + Sync {
+    /// The `Link` for the client, of an answer to a request for `path`.
+    fn lead(&self, link: &HeaderValue, path: &str) -> HeaderValue;
+}
+
+/// The way of early hints: `Link` fields and nothing else, led like those of an answer.
+#[derive(Clone, Debug)]
+pub struct Hints {
+    to: Arc<dyn Hinted>,
+    by: Option<Arc<dyn Led>>,
+}
+
+impl Hints {
+    /// To this client.
+    pub fn new(to: Arc<dyn Hinted>) -> Self {
+        Self { to, by: None }
+    }
+
+    /// From here on links are led by this.
+    pub fn led(&mut self, by: Arc<dyn Led>) {
+        self.by = Some(by);
+    }
+
+    /// Passes on the links of a 103 to a request for `path`.
+    pub fn pass(&self, links: &[HeaderValue], path: &str) {
+        match &self.by {
+            Some(by) => self.to.hint(&links.iter().map(|link| by.lead(link, path)).collect::<Vec<_>>()),
+            None => self.to.hint(links),
+        }
+    }
+}
+
 /// What one call is made of.
 #[derive(Debug)]
 pub struct Parts {
@@ -122,6 +161,8 @@ pub struct Parts {
     pub expects_continue: bool,
     /// The client's side of a protocol switch, where it asks for one.
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// The way of early hints, where the client's protocol has one (ruling H10).
+    pub hints: Option<Hints>,
     /// Left by the scheme that has just signed, for itself.
     pub ticket: Option<Ticket>,
     /// What must wait for the connection. At most one scheme of a list needs it, as it concerns `Authorization`.
@@ -144,6 +185,7 @@ impl Parts {
             deadline: None,
             expects_continue: false,
             upgrade: None,
+            hints: None,
             ticket: None,
             finish: None,
             occasion: Occasion::default(),

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tower::ServiceBuilder;
 
 use crate::body::{Body, Inbound};
-use crate::call::{Call, Caller, Parts};
+use crate::call::{Call, Caller, Hinted, Hints, Parts};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::middleware::audit::{Book, Closing, Ending, Open};
@@ -68,6 +68,8 @@ pub struct Arrival {
     pub refusal: Option<Error>,
     /// Told when the exchange is over.
     pub ending: Arc<dyn Ending>,
+    /// Takes early hints, where the client's protocol has a way for them (ruling H10).
+    pub hints: Option<Arc<dyn Hinted>>,
 }
 
 /// The other end of a client's connection.
@@ -162,14 +164,14 @@ impl Gateway {
     /// Everything that every request passes through: audit outermost, so that refusals for load are recorded too;
     /// then respond, so that each error and each panic becomes a reply; then admit, and the resource's own stack.
     pub async fn answer(self: Rc<Self>, arrival: Arrival) -> Response<Closing> {
-        let Arrival { request, peer, refusal, ending } = arrival;
+        let Arrival { request, peer, refusal, ending, hints } = arrival;
         // One version for the whole request: what is recorded, what is allowed, and which secrets are sent.
         let snapshot = self.snapshot();
         let record = self.open(&request, refusal.is_some(), &snapshot);
         let page = snapshot.common.site.page(request.headers());
         let mut open = Open::new(record.clone(), self.book.clone(), ending);
         let answer = match self.room(&mut open).await {
-            Ok(()) => caught(pin!(self.admit(request, peer, refusal, snapshot, &mut open))).await,
+            Ok(()) => caught(pin!(self.admit(request, peer, refusal, hints, snapshot, &mut open))).await,
             Err(error) => Err(error),
         };
         let mut response = self.respond(answer, &record);
@@ -205,7 +207,15 @@ impl Gateway {
         Ok(())
     }
 
-    async fn admit(&self, request: Request<Incoming>, peer: Peer, refusal: Option<Error>, snapshot: Rc<Held>, open: &mut Open) -> Answer {
+    async fn admit(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        refusal: Option<Error>,
+        hints: Option<Arc<dyn Hinted>>,
+        snapshot: Rc<Held>,
+        open: &mut Open,
+    ) -> Answer {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
@@ -230,7 +240,8 @@ impl Gateway {
         open.count_for(resource.counts.clone());
         let route = resource.route(request.method(), rest.path())?;
         let grpc = is_grpc(request.headers());
-        let call = self.call(request, rest, peer, &resource, &snapshot, &open.record)?;
+        let mut call = self.call(request, rest, peer, &resource, &snapshot, &open.record)?;
+        call.hints = hints.map(Hints::new);
         // From here on the request has its resource. A call that waits long must not keep all the others of its version.
         drop(snapshot);
         // gRPC streams last as long as both ends want (ruling D12).

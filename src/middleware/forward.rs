@@ -16,7 +16,7 @@ use tower::Service;
 
 use super::Answer;
 use crate::body::{Alarm, Body};
-use crate::call::{Call, Finish, Parts};
+use crate::call::{Call, Finish, Hints, Parts};
 use crate::error::{Breach, Error, Stage};
 use crate::net::{self, Lease, Upstream};
 use crate::record::OpenRecord;
@@ -94,7 +94,7 @@ impl Service<Call> for Forward {
 
 impl Inner {
     async fn exchange(&self, mut call: Call) -> Answer {
-        let Parts { method, target, headers, body, deadline, expects_continue, upgrade, finish, record, .. } = &mut *call;
+        let Parts { method, target, headers, body, deadline, expects_continue, upgrade, hints, finish, record, .. } = &mut *call;
         if upgrade.is_some() && !self.upgrades {
             return Err(Error::Forbidden("This resource does not switch protocols.".into(), "Set websocket: true on the resource.".into()));
         }
@@ -130,7 +130,7 @@ impl Inner {
                 gate.open();
             });
         }
-        let (mut response, lease) = self.send(request, finish.take(), record).await?;
+        let (mut response, lease) = self.send(request, finish.take(), hints.as_ref(), record).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(response, lease, asked, upgrade.take());
         }
@@ -148,6 +148,7 @@ impl Inner {
         &self,
         request: Request<Body>,
         finish: Option<Finish>,
+        hints: Option<&Hints>,
         record: &OpenRecord,
     ) -> Result<(Response<Incoming>, Lease<Body>), Error> {
         let sent = Instant::now();
@@ -168,7 +169,7 @@ impl Inner {
                 *limit = Instant::now() + self.timeouts.head;
             }
         };
-        let result = pool.send(&self.upstream, request, finish, &mut stats, patience).await;
+        let result = pool.send(&self.upstream, request, finish, hints, &mut stats, patience).await;
         let mut record = record.borrow_mut();
         record.attempts += stats.attempts.max(1);
         record.timings.queue += micros(stats.queue);

@@ -39,7 +39,7 @@ pub async fn fetch(upstream: &Arc<Upstream>, request: Request<Bytes>, bounds: Bo
     let mut limit = None;
     let mut stats = Stats::default();
     let pool = here();
-    let sending = pool.send(upstream, Request::from_parts(head, body), None, &mut stats, |alarm, cx| {
+    let sending = pool.send(upstream, Request::from_parts(head, body), None, None, &mut stats, |alarm, cx| {
         let limit = *limit.get_or_insert_with(|| Instant::now() + bounds.time);
         alarm.poll(limit, cx).map(|()| Error::Timeout(Stage::Head))
     });

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::UPGRADE;
 use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -36,7 +36,7 @@ use super::settings::Versions;
 use super::strict::{Exchange, HEAD_BYTES, Strict};
 use super::tls;
 use crate::body::Alarm;
-use crate::call::Finish;
+use crate::call::{Finish, Hints};
 use crate::error::{Breach, Error, TlsFault};
 use crate::net::Origin;
 
@@ -406,6 +406,7 @@ where
         upstream: &Arc<Upstream>,
         mut request: Request<B>,
         mut finish: Option<Finish>,
+        hints: Option<&Hints>,
         stats: &mut Stats,
         mut patience: impl FnMut(&mut Alarm, &mut Context<'_>) -> Poll<Error>,
     ) -> Result<(Response<Incoming>, Lease<B>), Error> {
@@ -427,15 +428,16 @@ where
                     multiplexed::undress(&mut request, upstream.origin.authority());
                     let copy = if reused { copy(&request) } else { None };
                     connection.exchange.begin(request.method(), request.headers());
+                    let early = hints.map(|hints| Early { exchange: &connection.exchange, hints, uri: request.uri().clone() });
                     let sending = connection.sender.try_send_request(request);
-                    (copy, answer(sending, &mut connection.alarm, &mut patience).await)
+                    (copy, answer(sending, early, &mut connection.alarm, &mut patience).await)
                 }
                 Some(Held::Place(place)) => {
                     multiplexed::dress(&mut request, &upstream.scheme, upstream.authority.as_ref());
                     // Whatever the method: an upstream says over HTTP/2 what it has not looked at.
                     let copy = copy(&request);
                     let sending = place.send(request);
-                    (copy, answer(sending, &mut place.alarm, &mut patience).await)
+                    (copy, answer(sending, None, &mut place.alarm, &mut patience).await)
                 }
                 None => return Err(Error::Internal("a lease without a connection".into())),
             };
@@ -653,16 +655,45 @@ where
     }
 }
 
+/// Who is told of what comes before the answer.
+struct Early<'e> {
+    exchange: &'e Exchange,
+    hints: &'e Hints,
+    uri: Uri,
+}
+
+impl Early<'_> {
+    fn pass(&self, cx: &Context<'_>) {
+        let links = self.exchange.early(cx.waker());
+        if !links.is_empty() {
+            self.hints.pass(&links, self.uri.path());
+        }
+    }
+}
+
+impl Drop for Early<'_> {
+    fn drop(&mut self) {
+        self.exchange.forget_early();
+    }
+}
+
 /// Waits for an answer, as long as `patience` allows.
 async fn answer<B>(
     sending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
+    early: Option<Early<'_>>,
     alarm: &mut Alarm,
     patience: &mut impl FnMut(&mut Alarm, &mut Context<'_>) -> Poll<Error>,
 ) -> Result<Result<Response<Incoming>, TrySendError<Request<B>>>, Error> {
     let mut sending = pin!(sending);
-    poll_fn(|cx| match sending.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(Ok(result)),
-        Poll::Pending => patience(alarm, cx).map(Err),
+    poll_fn(|cx| {
+        // First, as the answer may have come in the same moment.
+        if let Some(early) = &early {
+            early.pass(cx);
+        }
+        match sending.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Ok(result)),
+            Poll::Pending => patience(alarm, cx).map(Err),
+        }
     })
     .await
 }

@@ -6,11 +6,11 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::wire::poll_write_pieces;
@@ -24,6 +24,9 @@ const FIELDS_MAX: usize = 100;
 /// Most interim answers before the final one (RFC 9110 section 15.2). Honest servers send one or two.
 const INTERIM_MAX: u32 = 16;
 
+/// The status of early hints (RFC 8297).
+const EARLY_HINTS: u16 = 103;
+
 /// A request is under way, and its answer is not over.
 const OPEN: u8 = 1;
 /// It is a HEAD: its answer has no body, whatever it says.
@@ -35,31 +38,68 @@ const SPOILT: u8 = 8;
 
 /// What the filter must know of the request whose answer it reads, and the pool of the connection.
 #[derive(Debug, Default)]
-pub struct Exchange(AtomicU8);
+pub struct Exchange {
+    flags: AtomicU8,
+    early: Mutex<Early>,
+}
+
+/// What has come early, and who waits for it.
+#[derive(Debug, Default)]
+struct Early {
+    links: Vec<HeaderValue>,
+    waker: Option<Waker>,
+}
 
 impl Exchange {
     /// A request is about to be sent.
     pub fn begin(&self, method: &Method, headers: &HeaderMap) {
         let head = if *method == Method::HEAD { HEAD } else { 0 };
         let switch = if headers.contains_key(header::UPGRADE) { SWITCH } else { 0 };
-        self.0.fetch_or(OPEN | head | switch, Ordering::Release);
+        self.flags.fetch_or(OPEN | head | switch, Ordering::Release);
     }
 
     /// Whether another request may be sent: the last answer is over, and nothing came behind it.
     pub fn reusable(&self) -> bool {
-        self.0.load(Ordering::Acquire) & (OPEN | SPOILT) == 0
+        self.flags.load(Ordering::Acquire) & (OPEN | SPOILT) == 0
+    }
+
+    /// The links of hints that came since the last call. Whoever asks is woken when there are more.
+    pub fn early(&self, waker: &Waker) -> Vec<HeaderValue> {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        if !early.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            early.waker = Some(waker.clone());
+        }
+        std::mem::take(&mut early.links)
+    }
+
+    /// Nobody asks any more.
+    pub fn forget_early(&self) {
+        *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Early::default();
+    }
+
+    /// Keeps the links of a head of hints, if anybody asks for them.
+    fn hint(&self, head: &[u8]) {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waker) = early.waker.clone() else { return };
+        let fields = head.split(|b| *b == b'\n').filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            line[..colon].eq_ignore_ascii_case(b"link").then(|| line[colon + 1..].trim_ascii())
+        });
+        early.links.extend(fields.filter_map(|value| HeaderValue::from_bytes(value).ok()));
+        drop(early);
+        waker.wake();
     }
 
     fn has(&self, flag: u8) -> bool {
-        self.0.load(Ordering::Acquire) & flag != 0
+        self.flags.load(Ordering::Acquire) & flag != 0
     }
 
     fn end(&self) {
-        self.0.fetch_and(!(OPEN | HEAD | SWITCH), Ordering::Release);
+        self.flags.fetch_and(!(OPEN | HEAD | SWITCH), Ordering::Release);
     }
 
     fn spoil(&self) {
-        self.0.fetch_or(SPOILT, Ordering::Release);
+        self.flags.fetch_or(SPOILT, Ordering::Release);
     }
 }
 
@@ -130,6 +170,9 @@ impl<I> Strict<I> {
                 None => Ok(0),
                 Some(head) => {
                     let length = head.length;
+                    if head.status == EARLY_HINTS {
+                        self.exchange.hint(&bytes[..length]);
+                    }
                     self.enter(head)?;
                     Ok(length)
                 }

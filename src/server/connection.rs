@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::{HeaderValue, Version};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::connected::Connected;
 use super::edge::{Edge, Limits, Watch};
+use crate::call::Hinted;
 use crate::middleware::audit::Ending;
 use crate::middleware::pinned;
 use crate::stack::{Arrival, Gateway, Peer};
@@ -30,6 +32,12 @@ const GOODBYE: Duration = Duration::from_secs(1);
 impl Ending for Watch {
     fn ended(&self) {
         self.end();
+    }
+}
+
+impl Hinted for Watch {
+    fn hint(&self, links: &[HeaderValue]) {
+        Self::hint(self, links);
     }
 }
 
@@ -114,11 +122,14 @@ where
     let Serving { peer, limits, gateway, .. } = serving;
     let service = service_fn(move |request| {
         let refusal = watch.begin();
-        let arrival = Arrival { request, peer: peer.clone(), refusal, ending: watch.clone() };
+        // HTTP/1.0 has no interim answers (RFC 9110 section 15.2).
+        let hints = (request.version() == Version::HTTP_11).then(|| -> Arc<dyn Hinted> { watch.clone() });
+        let arrival = Arrival { request, peer: peer.clone(), refusal, ending: watch.clone(), hints };
         let (gateway, watch) = (gateway.clone(), watch.clone());
         // Boxed, so that a connection between two requests does not keep the room of a whole one.
         pinned(move || async move {
             let response = gateway.answer(arrival).await;
+            watch.answering();
             if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                 watch.switch();
             }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::frames::PREFACE;
@@ -31,6 +32,8 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 const AHEAD_BYTES: usize = 64 * 1024;
 /// How much of a head is read at once where a connection rests; what is longer is read by hyper.
 const ARRIVAL_BYTES: usize = 2048;
+/// Most bytes of interim answers that wait to be sent.
+const HINTS_BYTES: usize = 16 * 1024;
 /// How long an idle connection is kept once the gateway drains: long enough for a request that is on its way.
 pub const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
@@ -71,6 +74,12 @@ pub struct Watch {
     served: AtomicU64,
     refused: AtomicU64,
     refusal: Mutex<Option<Error>>,
+    /// Whether the answer of the request that is being served is still to begin.
+    hintable: AtomicBool,
+    /// Whether there is anything in `hints`.
+    hinted: AtomicBool,
+    /// Interim answers that wait for the next write.
+    hints: Mutex<Vec<u8>>,
 }
 
 impl Default for Watch {
@@ -90,6 +99,9 @@ impl Default for Watch {
             served: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             refusal: Mutex::new(None),
+            hintable: AtomicBool::new(false),
+            hinted: AtomicBool::new(false),
+            hints: Mutex::new(Vec::new()),
         }
     }
 }
@@ -98,11 +110,38 @@ impl Watch {
     /// The service begins a request. Returns why it was refused, if the edge refused it.
     pub fn begin(&self) -> Option<Error> {
         self.busy.store(true, Ordering::Relaxed);
+        self.hintable.store(true, Ordering::Relaxed);
         let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         if self.refused.load(Ordering::Acquire) != served {
             return None;
         }
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The answer begins: no hint may follow it.
+    pub fn answering(&self) {
+        self.hintable.store(false, Ordering::Relaxed);
+    }
+
+    /// Puts early hints in front of the answer that is being waited for (RFC 8297). They are dropped where anything else
+    /// could come before them: an answer that has begun, or an earlier one of which the client has not taken all.
+    pub fn hint(&self, links: &[HeaderValue]) {
+        if links.is_empty() || !self.hintable.load(Ordering::Relaxed) || self.unsent.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        let length: usize = links.iter().map(|link| link.len() + 8).sum();
+        if hints.len() + length > HINTS_BYTES {
+            return;
+        }
+        hints.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
+        for link in links {
+            hints.extend_from_slice(b"link: ");
+            hints.extend_from_slice(link.as_bytes());
+            hints.extend_from_slice(b"\r\n");
+        }
+        hints.extend_from_slice(b"\r\n");
+        self.hinted.store(true, Ordering::Relaxed);
     }
 
     /// The answer has been handed to hyper to its last byte, or given up.
@@ -506,6 +545,27 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
         }
     }
 
+    /// Writes the hints that wait. hyper has written all of earlier answers when there are any, and whatever it writes next
+    /// belongs to the answer that they are hints of.
+    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.watch.hinted.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let watch = self.watch.clone();
+        let mut hints = watch.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        while !hints.is_empty() {
+            let written = Pin::new(&mut self.io).poll_write(cx, &hints);
+            let written = ready!(self.poll_stall(cx, written))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            hints.drain(..written);
+        }
+        *hints = Vec::new();
+        watch.hinted.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
     /// Waits for a client that does not read, as long as it may take.
     fn poll_stall<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
@@ -565,11 +625,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Edge<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Edge<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_hints(cx))?;
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.poll_stall(cx, written)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_hints(cx))?;
         let written = crate::net::poll_write_pieces(&mut self.io, cx, parts);
         self.poll_stall(cx, written)
     }
@@ -579,6 +641,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Edge<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_hints(cx))?;
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         self.poll_stall(cx, flushed)
     }

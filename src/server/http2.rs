@@ -60,7 +60,7 @@ where
         let (live, next) = (live.clone(), streams.next.clone());
         service_fn(move |mut request: http::Request<Incoming>| {
             let refusal = request::judge(&mut request, limits.bounds).err();
-            let arrival = Arrival { request, peer: peer.clone(), refusal, ending: live.clone() };
+            let arrival = Arrival { request, peer: peer.clone(), refusal, ending: live.clone(), hints: None };
             let gateway = gateway.clone();
             let sent = Rc::<Sent>::default();
             next.replace(Some(sent.clone()));

@@ -10,6 +10,7 @@ use super::X_REQUEST_ID;
 use super::fields::{is_never, keep_trailers, nominated};
 use super::links::Links;
 use crate::body::Body;
+use crate::call::Led;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// What an upstream may not say of an origin that is not its own.
@@ -29,6 +30,12 @@ pub struct Back {
     pub cookies: bool,
     /// Whether browsers may run what this upstream answers.
     pub browser: bool,
+}
+
+impl Led for Back {
+    fn lead(&self, link: &HeaderValue, path: &str) -> HeaderValue {
+        if self.rewrites { self.lead_link(link, path) } else { link.clone() }
+    }
 }
 
 impl Back {
@@ -72,6 +79,11 @@ impl Back {
         }
     }
 
+    fn lead_link(&self, link: &HeaderValue, path: &str) -> HeaderValue {
+        let mapped = link.to_str().ok().and_then(|text| self.links.map_link(text, path)).and_then(|text| text.try_into().ok());
+        mapped.unwrap_or_else(|| link.clone())
+    }
+
     fn keeps(&self, name: &HeaderName, switched: bool) -> bool {
         match *name {
             SET_COOKIE => self.cookies,
@@ -93,17 +105,7 @@ impl Back {
         if !headers.contains_key(LINK) {
             return;
         }
-        let links: Vec<HeaderValue> = headers
-            .get_all(LINK)
-            .iter()
-            .map(|v| {
-                v.to_str()
-                    .ok()
-                    .and_then(|text| self.links.map_link(text, path))
-                    .and_then(|text| text.try_into().ok())
-                    .unwrap_or_else(|| v.clone())
-            })
-            .collect();
+        let links: Vec<HeaderValue> = headers.get_all(LINK).iter().map(|link| self.lead_link(link, path)).collect();
         headers.remove(LINK);
         for link in links {
             headers.append(LINK, link);

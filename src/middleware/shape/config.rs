@@ -205,7 +205,7 @@ impl Config {
             fills: steady,
             computes_agent,
             scanned,
-            back,
+            back: Arc::new(back),
         })?;
         Some((shape, volatile))
     }

@@ -107,7 +107,7 @@ pub struct Shape {
     /// Whether bodies of answers are searched for the credential: not compressed, and not in pieces of the client's choice,
     /// of which none would hold it.
     scanned: bool,
-    back: Back,
+    back: Arc<Back>,
 }
 
 impl Step for Shape {
@@ -119,6 +119,9 @@ impl Step for Shape {
         if let Some(fills) = &self.fills {
             // Boxed, so that the calls of other resources need no room for it.
             Box::pin(fills.put(&mut call)).await?;
+        }
+        if let Some(hints) = &mut call.hints {
+            hints.led(self.back.clone());
         }
         let path = self.back.needs_path().then(|| call.target.path().to_owned());
         let record = call.record.clone();
