@@ -64,6 +64,18 @@ impl Running {
         page.lines().find_map(|l| l.strip_prefix(line)).map_or(0, |n| n.trim().parse().unwrap())
     }
 
+    /// How many resources all reloads so far have added, changed and removed. A file that is written is noticed by itself,
+    /// so that whoever then asks for a reload may find the work done.
+    fn moved(&self) -> [u64; 3] {
+        let log = self.gateway.stderr();
+        let lines = log.lines().filter(|line| line.contains("reloaded ("));
+        lines.fold([0; 3], |all, line| {
+            let number = |key| line.split(key).nth(1).and_then(|n| n.split_whitespace().next()).map_or(0, |n| n.parse::<u64>().unwrap());
+            let one = ["added=", "changed=", "removed="].map(number);
+            std::array::from_fn(|at| all[at] + one[at])
+        })
+    }
+
     /// Waits until the gateway has this many reloads of a kind.
     fn wait_for(&self, result: &str, count: u64) {
         let line = format!("postern_config_reloads_total{{result=\"{result}\"}}");
@@ -147,7 +159,7 @@ fn hup_and_the_api_reload_at_once_and_the_api_tells_what_became_of_it() {
 
     running.write(&resource(&upstream, ", headers: { X-V: two }"));
     running.gateway.signal("HUP");
-    eventually(|| (running.state()["last_reload"]["changed"] == 1).then_some(())).expect("the change took over");
+    eventually(|| (running.moved() == [0, 1, 0]).then_some(())).expect("the change took over");
     assert!(running.gateway.stderr().contains("reloaded ("));
     assert_eq!(running.gateway.get("/r/a").status, 200);
     assert_eq!(upstream.last().field("x-v"), Some("two"));
@@ -295,15 +307,16 @@ fn what_did_not_change_keeps_its_connections_and_what_is_gone_gives_them_up() {
     assert_eq!((call("/r/a").status, call("/r/b").status), (200, 200));
     // Only a header of `a` has changed, and `b` is gone.
     running.write(&config("two", ""));
-    let reply = running.reload().json();
-    assert_eq!((reply["changed"].clone(), reply["removed"].clone()), (1.into(), 1.into()));
+    assert_eq!(running.reload().status, 200);
+    assert_eq!(running.moved(), [0, 1, 1]);
     assert_eq!((call("/r/a").status, call("/r/b").status), (200, 404));
     assert_eq!(kept.last().field("x-v"), Some("two"));
     assert_eq!(kept.connections(), 1);
     eventually(|| (gone.closed() == 1).then_some(())).expect("the idle connection was closed");
     // Another way of connecting is another pool.
     running.write(&config("two, X-W: w", "").replace("headers", "http: { max_connections: 7 }, headers"));
-    assert_eq!(running.reload().json()["changed"], 1);
+    assert_eq!(running.reload().status, 200);
+    assert_eq!(running.moved(), [0, 2, 1]);
     assert_eq!(call("/r/a").status, 200);
     assert_eq!(kept.connections(), 2);
     eventually(|| (kept.closed() == 1).then_some(())).expect("the old pool was closed");
@@ -329,7 +342,8 @@ fn a_request_under_way_ends_with_the_version_that_it_began_with() {
     });
     eventually(|| (entered.load(Ordering::SeqCst) == 1).then_some(())).unwrap();
     running.write("resources: {}");
-    assert_eq!(running.reload().json()["removed"], 1);
+    assert_eq!(running.reload().status, 200);
+    assert_eq!(running.moved(), [0, 0, 1]);
     assert_eq!(running.gateway.get("/r/a").status, 404);
     leave.store(true, Ordering::SeqCst);
     let reply = waiting.join().unwrap();
@@ -519,8 +533,8 @@ fn of_ten_thousand_resources_of_which_one_changed_one_is_touched() {
         .collect();
     for turn in 1..=TURNS {
         running.write(&config(turn));
-        let reply = running.reload().json();
-        assert_eq!((&reply["added"], &reply["changed"], &reply["removed"]), (&0.into(), &1.into(), &0.into()), "{reply}");
+        assert_eq!(running.reload().status, 200);
+        assert_eq!(running.moved(), [0, turn as u64, 0]);
     }
     assert_eq!(running.gateway.get("/r/r7").status, 200);
     done.store(true, Ordering::Relaxed);
