@@ -1,8 +1,7 @@
 //! Tokens against programs that no one here wrote: npm `oidc-provider`, a certified issuer, with tokens that live five
 //! seconds; and Google's assertions under PyPI `google-auth` and `pyjwt`.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
@@ -12,53 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::issuer::{Issuer, decoded, json_answer};
-use crate::support::{Gateway, Reply, Upstream, exchange, free_port, provided, root};
-
-/// A running `oidc-provider`, and what its clients need.
-struct Oidc {
-    child: Child,
-    port: u16,
-    facts: Value,
-}
-
-impl Drop for Oidc {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Oidc {
-    fn start() -> Option<Self> {
-        let modules = provided("POSTERN_TEST_NPM")?;
-        let port = free_port();
-        let mut command = Command::new("node");
-        command.arg(root().join("tests/fixtures/oidc.mjs")).arg(port.to_string()).env("POSTERN_TEST_NPM", modules);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("node is missing");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let facts = serde_json::from_str(&line).unwrap_or_else(|e| panic!("oidc-provider did not start: {e}: {line}"));
-        Some(Self { child, port, facts })
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    fn fact(&self, name: &str) -> &str {
-        self.facts[name].as_str().unwrap()
-    }
-
-    /// What it has counted: `token` requests, API calls `served` and `refused`.
-    fn stats(&self) -> Value {
-        let stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        Reply::parse(&exchange(stream, b"GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).json()
-    }
-
-    fn variables(&self) -> [(&str, &str); 3] {
-        [("SECRET", self.fact("secret")), ("KEY", self.fact("private_key")), ("REFRESH", self.fact("refresh_token"))]
-    }
-}
+use crate::support::oidc::{Oidc, Person};
+use crate::support::{Gateway, Upstream, provided, root};
 
 /// A resource in front of the issuer's API.
 fn resource(oidc: &Oidc, name: &str, scheme: &str, settings: &str) -> String {
@@ -77,6 +31,12 @@ fn oidc_provider_takes_every_way_to_say_who_the_client_is_and_resource_indicator
         ("by-post", format!("client_id: by-post, {secret}, client_auth: post")),
         ("by-secret-jwt", format!("client_id: by-secret-jwt, {secret}, client_auth: client_secret_jwt")),
         ("by-key-jwt", "client_id: by-key-jwt, private_key: \"${env:KEY}\", key_id: k1".to_owned()),
+        ("by-ps256", "client_id: by-ps256, private_key: \"${env:KEY}\", algorithm: PS256".to_owned()),
+        ("by-es256", "client_id: by-es256, private_key: \"${env:EC_KEY}\"".to_owned()),
+        ("by-eddsa", "client_id: by-eddsa, private_key: \"${env:ED_KEY}\"".to_owned()),
+        // Another client's key, and the right key under an algorithm that the client is not known for.
+        ("other-key", "client_id: by-es256, private_key: \"${env:KEY}\"".to_owned()),
+        ("other-algorithm", "client_id: by-ps256, private_key: \"${env:KEY}\"".to_owned()),
         // The very secret unencoded is another one to a server that decodes it.
         ("raw", format!("client_id: by-basic, {secret}, client_auth: basic_raw")),
     ] {
@@ -85,12 +45,13 @@ fn oidc_provider_takes_every_way_to_say_who_the_client_is_and_resource_indicator
     }
     config.push_str(&resource(&oidc, "stranger", clients, &format!("client_id: by-basic, {secret}, resource: https://other.example")));
     let gateway = Gateway::start_with(&config, &oidc.variables());
-    for client in ["by-basic", "by-post", "by-secret-jwt", "by-key-jwt"] {
+    for client in ["by-basic", "by-post", "by-secret-jwt", "by-key-jwt", "by-ps256", "by-es256", "by-eddsa"] {
         let reply = gateway.get(&format!("/r/{client}/x"));
         assert_eq!(reply.status, 200, "{client}: {} {}", reply.text(), gateway.stderr());
         assert_eq!(reply.json(), json!({ "client": client, "scope": "read", "aud": "https://api.example/v1" }));
     }
-    for (name, code) in [("raw", "invalid_client"), ("stranger", "invalid_target")] {
+    let wrong = [("raw", "invalid_client"), ("other-key", "invalid_client"), ("other-algorithm", "invalid_client")];
+    for (name, code) in wrong.into_iter().chain([("stranger", "invalid_target")]) {
         let reply = gateway.get(&format!("/r/{name}/x"));
         assert_eq!((reply.status, reply.code().as_str()), (503, "issuer-unavailable"));
         assert!(reply.json()["detail"].as_str().unwrap().contains(code), "{}", reply.text());
@@ -150,6 +111,55 @@ fn a_rotating_refresh_token_of_oidc_provider_lives_through_restarts_and_reuse_en
     assert_eq!(oidc.stats()["token"], asked, "a refused grant is tried again");
 }
 
+#[test]
+fn a_client_without_a_secret_is_its_id_to_oidc_provider_and_its_refresh_token_rotates() {
+    let Some(oidc) = Oidc::start() else { return };
+    let settings = "client_id: public, client_auth: none, refresh_token: \"${env:PUBLIC_REFRESH}\"";
+    let config =
+        format!("store: {{ file: {{ path: data }} }}\nresources:\n{}", resource(&oidc, "api", "oauth2_authorization_code", settings));
+    let gateway = Gateway::start_with(&config, &oidc.variables());
+    calls(&gateway, "/r/api/x", Duration::from_secs(6));
+    let stats = oidc.stats();
+    assert!(stats["token"].as_u64().unwrap() >= 2 && stats["refused"] == 0, "{stats}");
+}
+
+#[test]
+fn a_token_that_was_revoked_at_oidc_provider_is_renewed_by_the_call_that_finds_out() {
+    let Some(oidc) = Oidc::start() else { return };
+    let settings = "client_id: by-basic, client_secret: \"${env:SECRET}\", scopes: [read], resource: https://api.example/v1";
+    let config = format!("resources:\n{}", resource(&oidc, "api", "oauth2_client_credentials", settings));
+    let gateway = Gateway::start_with(&config, &oidc.variables());
+    let token = || gateway.get("/r/api/token").json()["token"].as_str().unwrap().to_owned();
+    let ask = |path: &str, token: &str| {
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let more = format!(
+            "Content-Type: application/x-www-form-urlencoded\r\nAuthorization: Basic {}\r\n",
+            STANDARD.encode(format!("by-basic:{}", encode(oidc.fact("secret"))))
+        );
+        oidc.request("POST", path, &more, &format!("token={token}"))
+    };
+    let first = token();
+    let active = |token: &str| ask("/token/introspection", token).json()["active"].clone();
+    assert_eq!(active(&first), true);
+    assert_eq!(ask("/token/revocation", &first).status, 200);
+    assert_eq!(active(&first), false);
+    let second = token();
+    assert!(second != first && active(&second) == true);
+    assert_eq!((oidc.stats()["refused"].clone(), oidc.stats()["token"].clone()), (json!(1), json!(2)));
+}
+
+#[test]
+fn a_person_signs_in_and_consents_on_the_pages_of_oidc_provider() {
+    let Some(oidc) = Oidc::start_with(&json!({ "redirect_uris": ["https://client.example/back"] })) else { return };
+    let query = "client_id=web&response_type=code&scope=openid%20offline_access&prompt=consent&state=s&redirect_uri=https%3A%2F%2Fclient.example%2Fback&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256";
+    let end = Person::default().consents(&format!("{}/auth?{query}", oidc.url()), "alice");
+    let (to, query) = end.url.split_once('?').unwrap();
+    assert_eq!((to, end.reply.is_none()), ("https://client.example/back", true));
+    let pairs = decoded(query);
+    assert!(pairs.iter().any(|(n, v)| n == "code" && !v.is_empty()), "{query}");
+    assert!(pairs.contains(&("state".into(), "s".into())) && pairs.contains(&("iss".into(), oidc.url())), "{query}");
+}
+
 fn pem(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);
     let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
@@ -169,7 +179,7 @@ fn verified(python: &str, token: &str, public: &str, audience: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key.pem");
     std::fs::write(&file, public).unwrap();
-    let output = Command::new(python).arg(root().join("tests/fixtures/assertion.py")).arg(token).arg(&file).arg(audience).output().unwrap();
+    let output = Command::new(python).arg(root().join("tests/it/peers/assertion.py")).arg(token).arg(&file).arg(audience).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
