@@ -9,6 +9,7 @@ mod aws_sigv4;
 mod basic;
 mod bearer;
 mod capture;
+pub mod captured;
 mod digest;
 mod expiry;
 mod field;

@@ -1,8 +1,9 @@
 //! A grant's record in the store: what its tokens are, and whether a renewal had been begun (ruling H11).
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::auth::captured::Captured;
 use crate::auth::token::Minted;
 use crate::secret::Secret;
 
@@ -20,13 +21,13 @@ pub fn write(minted: Option<&Minted>, stage: Stage) -> Zeroizing<Vec<u8>> {
     let empty = Minted::default();
     let minted = minted.unwrap_or(&empty);
     let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.expose().to_owned());
-    let captured: Map<String, Value> = minted.captured.iter().map(|(k, v)| (k.clone(), v.expose().into())).collect();
     let record = json!({
         "version": 1,
         "renewing": stage == Stage::Renewing,
         "access": text(&minted.access),
         "refresh": text(&minted.refresh),
-        "captured": captured,
+        "id": text(&minted.id),
+        "captured": minted.captured.to_record(),
         "obtained": minted.obtained,
         "expires": minted.expires,
         "rotates": minted.rotates,
@@ -39,12 +40,12 @@ pub fn write(minted: Option<&Minted>, stage: Stage) -> Zeroizing<Vec<u8>> {
 pub fn read(bytes: &[u8]) -> Option<Minted> {
     let record: Value = serde_json::from_slice(bytes).ok()?;
     let text = |name: &str| record.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(|t| Secret::new(t.to_owned()));
-    let captured = record.get("captured").and_then(Value::as_object).into_iter().flatten();
     let renewing = record.get("renewing").and_then(Value::as_bool).unwrap_or(true);
     let minted = Minted {
         access: text("access").filter(|_| !renewing),
         refresh: text("refresh"),
-        captured: captured.filter_map(|(k, v)| Some((k.clone(), Secret::new(v.as_str()?.to_owned())))).collect(),
+        id: text("id"),
+        captured: record.get("captured").map(Captured::of_record).unwrap_or_default(),
         obtained: record.get("obtained").and_then(Value::as_u64).unwrap_or(0),
         expires: record.get("expires").and_then(Value::as_u64),
         rotates: record.get("rotates").and_then(Value::as_bool).unwrap_or(false),
@@ -55,12 +56,16 @@ pub fn read(bytes: &[u8]) -> Option<Minted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::captured::Held;
 
     fn minted() -> Minted {
+        let mut captured = Captured::default();
+        captured.insert("realm", Held::Json(Secret::new("7".into()))).unwrap();
         Minted {
             access: Some(Secret::new("a".into())),
             refresh: Some(Secret::new("r".into())),
-            captured: [("realm".to_owned(), Secret::new("7".into()))].into(),
+            id: Some(Secret::new("i".into())),
+            captured,
             obtained: 1,
             expires: Some(2),
             rotates: true,
@@ -70,7 +75,8 @@ mod tests {
     #[test]
     fn a_settled_record_is_read_as_it_was_written() {
         let read = read(&write(Some(&minted()), Stage::Settled)).unwrap();
-        assert_eq!((read.access, read.refresh, read.captured), (minted().access, minted().refresh, minted().captured));
+        assert_eq!((read.access, read.refresh), (minted().access, minted().refresh));
+        assert_eq!((read.id, read.captured), (minted().id, minted().captured));
         assert_eq!((read.obtained, read.expires, read.rotates), (1, Some(2), true));
     }
 

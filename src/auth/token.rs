@@ -10,11 +10,11 @@
 //!              └──► refused                     the issuer refused the grant: a person must mend it
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::auth::captured::Captured;
 use crate::error::{Error, Trouble};
 use crate::secret::Secret;
 
@@ -74,8 +74,10 @@ pub struct Minted {
     pub access: Option<Secret>,
     /// What renews it, where there is such a thing.
     pub refresh: Option<Secret>,
+    /// An ID token (OpenID Connect), where there is one.
+    pub id: Option<Secret>,
     /// Other values of the reply (`capture`).
-    pub captured: BTreeMap<String, Secret>,
+    pub captured: Captured,
     /// When it was asked for, in milliseconds since 1970.
     pub obtained: u64,
     /// When it ends, in milliseconds since 1970; `None`: nobody knows, so it serves until it is refused.

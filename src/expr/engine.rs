@@ -54,7 +54,9 @@ pub struct Prepared {
 /// Why one of them cannot be had.
 pub fn prepare(names: Names, inputs: &dyn Inputs) -> Result<Prepared, &'static str> {
     let (root, seen) = bridge::watched(|| roots(names, inputs));
-    Ok(Prepared { root: root?, secret: seen.secret })
+    // A number that came with a token is as secret as the token, although it does not say so itself.
+    let secret = seen.secret || names.meets(Names::GRANTED);
+    Ok(Prepared { root: root?, secret })
 }
 
 fn roots(names: Names, inputs: &dyn Inputs) -> Result<Engine, &'static str> {

@@ -21,6 +21,7 @@ mod xpath;
 
 use std::fmt;
 
+pub use bridge::sealed;
 pub use moment::Moment;
 pub use names::{Name, Names};
 pub use settle::{Settings, read};

@@ -164,6 +164,8 @@ impl Names {
     pub const CLIENT: Self = Self::of(&[Name::ClientName, Name::ClientKind, Name::ClientGroups, Name::ClientClaims, Name::ClientIp]);
     /// Every part of `token`.
     pub const TOKEN: Self = Self::of(&[Name::TokenAccess, Name::TokenRefresh, Name::TokenId, Name::TokenExpiresAt, Name::TokenClaims]);
+    /// What comes with a token, which is as secret as the token.
+    pub const GRANTED: Self = Self::TOKEN.with(Self::of(&[Name::Captured]));
     /// An answer: `status`, `headers`, `body`.
     pub const ANSWER: Self = Self::of(&[Name::Status, Name::Headers, Name::Body]);
     /// What the configuration itself says: `vars`, `secrets`, `base`.
@@ -171,7 +173,7 @@ impl Names {
     /// What one attempt is given: `now`, `uuid`, `uuid7`.
     pub const ATTEMPT: Self = Self::of(&[Name::Now, Name::Uuid, Name::Uuid7]);
     /// What is filled per attempt, by signing (ruling H5).
-    pub const VOLATILE: Self = Self::ATTEMPT.with(Self::TOKEN).with(Self::of(&[Name::Captured, Name::PlacedToken, Name::Signature]));
+    pub const VOLATILE: Self = Self::ATTEMPT.with(Self::GRANTED).with(Self::of(&[Name::PlacedToken, Name::Signature]));
 
     /// These.
     pub const fn of(names: &[Name]) -> Self {

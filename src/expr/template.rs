@@ -146,9 +146,9 @@ impl Template {
         !self.pieces.iter().any(|piece| matches!(piece, Piece::Code(_)))
     }
 
-    /// Whether a secret reference stands in it, or it reads `secrets` or a token.
+    /// Whether a secret reference stands in it, or it reads `secrets`, a token or what came with one.
     pub fn holds_secret(&self) -> bool {
-        self.holds_secret || self.names.has(super::Name::Secrets) || self.names.meets(Names::TOKEN)
+        self.holds_secret || self.names.has(super::Name::Secrets) || self.names.meets(Names::GRANTED)
     }
 
     /// Whether something in it is encoded for a URL or a form already, so that its place must be told (ruling H16).

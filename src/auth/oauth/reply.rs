@@ -1,7 +1,6 @@
 //! What an issuer answered: where the token is, when it ends, what else is kept, and what is wrong (rulings B24, E1, E6,
 //! G9). An answer without a token is always an error, whatever its status says.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use serde_json::Value;
 
 use super::trouble::{Step, Story};
 use crate::auth::capture::{self, Answer, Path};
+use crate::auth::captured::{Captured, Held};
 use crate::auth::expiry::{self, Unit};
 use crate::auth::field::Field;
 use crate::auth::token::{Failure, Minted};
@@ -32,6 +32,7 @@ pub struct Mapping {
     /// `None`: the answer holds none, and the token before lives on.
     token: Option<Vec<Path>>,
     refresh: Vec<Path>,
+    id: Option<Path>,
     expires_in: Option<Path>,
     unit: Unit,
     expires_at: Option<Path>,
@@ -46,6 +47,7 @@ impl Default for Mapping {
         Self {
             token: Some(vec![path("access_token")]),
             refresh: vec![path("refresh_token")],
+            id: Some(path("id_token")),
             expires_in: Some(path("expires_in")),
             unit: Unit::Seconds,
             expires_at: None,
@@ -74,6 +76,7 @@ impl Mapping {
         let mapping = Self {
             token,
             refresh: fields.node("refresh_token").map_or_else(|| Some(base.refresh.clone()), |n| paths(n, problems))?,
+            id: one("id_token", &base.id)?,
             expires_in: one("expires_in", &base.expires_in)?,
             unit: fields.choice("unit", &Unit::ALL, base.unit),
             expires_at: one("expires_at", &base.expires_at)?,
@@ -137,8 +140,11 @@ impl Mapping {
         let refresh = self.refresh.iter().find_map(|p| p.find(&answer)).and_then(|v| capture::text(&v)).filter(|t| !t.is_empty());
         let refresh = refresh.map(Secret::new).or_else(|| before.and_then(|b| b.refresh.clone()));
         let expires = self.end(&answer, response, asked, &access).map_err(|why| story.down(why, None))?;
-        let captured = self.captured(&answer, before).map_err(|name| story.down(&format!("holds nothing for `capture.{name}`"), None))?;
-        Ok(Minted { access: Some(access), refresh, captured, obtained: asked, expires, rotates: false })
+        let captured = self.captured(&answer, before).map_err(|why| story.down(&why, None))?;
+        // An answer without one says nothing about the one before (OpenID Connect Core 1.0, section 12.2).
+        let id = self.id.as_ref().and_then(|p| p.find(&answer)).and_then(|v| capture::text(&v)).filter(|t| !t.is_empty());
+        let id = id.map(Secret::new).or_else(|| before.and_then(|b| b.id.clone()));
+        Ok(Minted { access: Some(access), refresh, id, captured, obtained: asked, expires, rotates: false })
     }
 
     /// A 2xx answer without a token.
@@ -184,13 +190,14 @@ impl Mapping {
         }
     }
 
-    fn captured(&self, answer: &Answer<'_>, before: Option<&Minted>) -> Result<BTreeMap<String, Secret>, String> {
+    /// The values of `capture`: an answer that lacks one keeps that of the answer before (ruling E1).
+    fn captured(&self, answer: &Answer<'_>, before: Option<&Minted>) -> Result<Captured, String> {
         let mut captured = before.map(|b| b.captured.clone()).unwrap_or_default();
         for (name, path) in &self.capture {
-            match path.find(answer).and_then(|v| capture::text(&v)) {
-                Some(value) => drop(captured.insert(name.clone(), Secret::new(value))),
-                None if captured.contains_key(name) => {}
-                None => return Err(name.clone()),
+            match path.find(answer).as_ref().and_then(Held::of) {
+                Some(held) => captured.insert(name, held).map_err(|why| format!("holds too much for `capture.{name}`: {}", why.0))?,
+                None if captured.get(name).is_some() => {}
+                None => return Err(format!("holds nothing for `capture.{name}`")),
             }
         }
         Ok(captured)
