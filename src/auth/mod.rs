@@ -45,7 +45,8 @@ use http::{HeaderMap, HeaderName, Response};
 use crate::body::Body;
 use crate::call::{Call, Ticket};
 use crate::error::Error;
-use crate::net::{Origin, tls};
+use crate::expr::Settings;
+use crate::net::{Hosts, Origin, tls};
 use crate::tree::{Folders, Problems};
 use fingerprint::Fingerprint;
 pub use read::{read, schemes};
@@ -174,6 +175,14 @@ pub struct Context<'c> {
     pub resource: &'c str,
     /// Where `base_url` leads.
     pub origin: &'c Origin,
+    /// What its expressions read: `vars`, `secrets`, `base`.
+    pub settings: &'c Arc<Settings>,
+    /// `hosts` of the resource: where a host that a template or a capture has made may be.
+    pub hosts: Option<&'c Hosts>,
+    /// Whether a template has made the host of `base_url`.
+    pub made: bool,
+    /// `allow_private`.
+    pub private: bool,
     /// `tls` of the resource, which holds for its issuers too (ruling B22).
     pub tls: Option<&'c tls::Config>,
     /// Where relative paths begin.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method};
@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::call::{Call, Caller, Parts};
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::expr::Settings;
 use crate::net::Origin;
 use crate::path::Target;
 use crate::record::Record;
@@ -59,6 +60,10 @@ fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
         secure: true,
         resource: "api",
         origin: &origin,
+        settings: &Arc::new(Settings::default().with_base("https://api.example")),
+        hosts: None,
+        made: false,
+        private: false,
         tls: None,
         folders: &folders,
         allow_http: false,

@@ -17,7 +17,7 @@ use crate::file::Seen;
 use crate::fill::Fills;
 use crate::middleware::reflect;
 use crate::middleware::shape::{self, Shape};
-use crate::net::{self, Reach, Upstream};
+use crate::net::{self, Hosts, Reach, Upstream};
 use crate::path::Glob;
 use crate::secret::{Mask, Secret};
 use crate::tree::{Entry, Fields, Folders, Node, Place, Problems, Value};
@@ -171,7 +171,8 @@ pub struct Context<'c> {
 /// Reads a resource. `None` after at least one error was reported.
 pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
     let settings = Settings::new(context.vars, node.get("vars"), node.get("secrets"));
-    let base = node.get("base_url").and_then(|n| BaseUrl::read(n, node.get("hosts"), &settings, problems));
+    let hosts = node.get("hosts").map(|n| Hosts::read(n, problems));
+    let base = node.get("base_url").and_then(|n| BaseUrl::read(n, hosts.as_ref(), &settings, problems));
     let settings = Arc::new(settings.with_base(base.as_ref().map_or("", |b| &b.text)));
     let settled = node.entries().iter().any(|e| TEMPLATES.contains(&&*e.key) && holds_template(&e.node));
     let settled = settled.then(|| settle(node, &settings, problems));
@@ -211,6 +212,8 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         limits,
         allow_http,
         tls: tls.as_ref(),
+        hosts: hosts.as_ref(),
+        private,
         settings: &settings,
         scanned,
         merge: merge.flatten().map(Arc::new),
@@ -279,8 +282,7 @@ fn settle(node: &Node, settings: &Settings, problems: &Problems) -> Node {
             "headers" | "params" => settings.settle_defaults(&e.node, shape::SHAPING, problems),
             "cookies" => settings.settle(&e.node, shape::SHAPING, problems),
             "body" => settle_body(&e.node, settings, problems),
-            // What a scheme offers, it knows itself.
-            "auth" => settings.settle(&e.node, Names::ALL, problems),
+            "auth" => settle_auth(&e.node, settings, problems),
             "routes" => {
                 let routes = e.node.items().iter().map(|route| settle(route, settings, problems)).collect();
                 Node { place: e.node.place, value: Value::List(routes) }
@@ -303,6 +305,19 @@ impl Plan {
         let globs = self.branches.iter().enumerate().filter(|(_, b)| fits(b)).map(|(at, b)| (&b.path, at));
         crate::path::select(path, globs).ok().flatten()
     }
+}
+
+/// Schemes whose values are written into documents and URLs of their own: encoded where they are put in, by the scheme.
+const TYPED: [&str; 2] = ["flow", "session"];
+
+/// What a scheme offers, it knows itself.
+fn settle_auth(node: &Node, settings: &Settings, problems: &Problems) -> Node {
+    let value = match &node.value {
+        Value::List(items) => Value::List(items.iter().map(|item| settle_auth(item, settings, problems)).collect()),
+        Value::Map(entries) if entries.iter().any(|e| TYPED.contains(&&*e.key)) => node.value.clone(),
+        _ => return settings.settle(node, Names::ALL, problems),
+    };
+    Node { place: node.place, value }
 }
 
 /// Fragments of XML are left: their values are escaped where they are put in.
@@ -361,6 +376,9 @@ struct Reader<'r> {
     scanned: bool,
     merge: Option<Arc<Merge>>,
     tls: Option<&'r net::tls::Config>,
+    hosts: Option<&'r Hosts>,
+    /// `allow_private`.
+    private: bool,
     problems: &'r Problems,
 }
 
@@ -375,6 +393,10 @@ impl Reader<'_> {
                     secure: base.origin.is_https(),
                     resource: self.name,
                     origin: &base.origin,
+                    settings: self.settings,
+                    hosts: self.hosts,
+                    made: base.made,
+                    private: self.private,
                     tls: self.tls,
                     folders: self.context.folders,
                     allow_http: self.allow_http,

@@ -16,6 +16,7 @@ pub mod place;
 mod settle;
 mod split;
 mod template;
+mod url;
 mod value;
 mod xpath;
 
@@ -26,7 +27,8 @@ pub use moment::Moment;
 pub use names::{Name, Names};
 pub use settle::{Settings, read};
 pub use split::{Cut, split};
-pub use template::{Condition, Part, Rendered, Template, Unset};
+pub use template::{Condition, Fragment, Part, Rendered, Template, Unset};
+pub use url::{Made, Unmade, url};
 pub use value::{DEPTH_MAX, Map, Moments, Unprintable, Value, number};
 
 /// What the place of an expression offers.

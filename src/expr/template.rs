@@ -270,6 +270,29 @@ impl Template {
         self.pieces.iter().map(piece).collect()
     }
 
+    /// As [`Template::pieces`], with what is to be known of each.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn fragments(&self, inputs: &dyn Inputs) -> Result<Vec<Fragment>, Failure> {
+        let inputs = self.prepare(inputs)?;
+        let fragment = |piece: &Piece| match piece {
+            Piece::Text(text) => Ok(Fragment { value: Value::text(&**text), computed: false, encoded: false, secret: false }),
+            Piece::Secret(secret) => Ok(Fragment { value: Value::Secret(secret.clone()), computed: false, encoded: false, secret: true }),
+            Piece::Code(code) => {
+                let (value, outcome) = evaluate(code, &inputs, Unset::Kept)?.ok_or_else(nothing)?;
+                Ok(Fragment { value, computed: true, encoded: outcome.encoded, secret: outcome.secret })
+            }
+        };
+        self.pieces.iter().map(fragment).collect()
+    }
+
+    /// The names behind `captured.` in its expressions, in their order.
+    pub fn captures(&self) -> Vec<&str> {
+        let codes = self.pieces.iter().filter_map(|piece| if let Piece::Code(code) = piece { Some(code.source()) } else { None });
+        codes.flat_map(captures_of).collect()
+    }
+
     fn prepare(&self, inputs: &dyn Inputs) -> Result<Prepared, Failure> {
         engine::prepare(self.names, inputs).map_err(|why| {
             let code = self.pieces.iter().find_map(|piece| match piece {
@@ -279,6 +302,34 @@ impl Template {
             code.map_or_else(nothing, |code| engine::failure(code, why))
         })
     }
+}
+
+/// A part of what a template results in.
+#[derive(Clone, Debug)]
+pub struct Fragment {
+    /// What it is.
+    pub value: Value,
+    /// Whether an expression made it.
+    pub computed: bool,
+    /// Whether that one has encoded it for a URL or a form (ruling H16).
+    pub encoded: bool,
+    /// Whether a secret went into it.
+    pub secret: bool,
+}
+
+/// The names that stand behind `captured.` in an expression, outside its texts.
+fn captures_of(source: &str) -> impl Iterator<Item = &str> {
+    const ROOT: &str = "captured.";
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    source.match_indices(ROOT).filter_map(move |(at, _)| {
+        let before = &source[..at];
+        // Inside a text the quotes before it do not pair up.
+        let quoted = before.matches('\'').count() % 2 == 1 || before.matches('"').count() % 2 == 1;
+        let whole = !before.ends_with(|c: char| word(c) || c == '.');
+        let rest = &source[at + ROOT.len()..];
+        let name = &rest[..rest.find(|c: char| !word(c)).unwrap_or(rest.len())];
+        (whole && !quoted && !name.is_empty()).then_some(name)
+    })
 }
 
 /// What becomes of a template that is unset: undefined, null or empty (ruling F8).
@@ -407,6 +458,11 @@ impl Condition {
     /// What it uses.
     pub fn names(&self) -> Names {
         self.0.names
+    }
+
+    /// The names behind `captured.` in it.
+    pub fn captures(&self) -> Vec<&str> {
+        captures_of(self.0.source()).collect()
     }
 
     /// Whether it holds.
