@@ -133,15 +133,16 @@ pub async fn begin(mut body: Body, limit: u64) -> Result<Begun, Error> {
     if http_body::Body::size_hint(&body).lower() > limit {
         return Ok(Begun::Longer(body));
     }
-    let (mut read, mut size) = (std::collections::VecDeque::new(), 0u64);
+    let (mut read, mut size) = (kept::Pieces::default(), 0u64);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         size += data.len() as u64;
-        read.push_back(data);
+        read.push(data);
         if size > limit {
-            return Ok(Begun::Longer(kept::again(read, body)));
+            return Ok(Begun::Longer(kept::again(read.into_queue(), body)));
         }
     }
+    let mut read = read.into_queue();
     if let [_] = read.make_contiguous() {
         return Ok(Begun::Whole(read.pop_front().unwrap_or_default()));
     }

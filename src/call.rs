@@ -18,6 +18,7 @@ use crate::body::{self, Body};
 use crate::clock::Clock;
 use crate::path::Target;
 use crate::record::OpenRecord;
+use crate::secret::Mask;
 
 /// By what a scheme will know what it signed an attempt with: a token, a challenge, its turn to ask for one. It lives as
 /// long as the attempt and goes with it, also when the client leaves.
@@ -114,30 +115,62 @@ pub trait Led: std::fmt::Debug + Send + Sync {
     fn lead(&self, link: &HeaderValue, path: &str) -> HeaderValue;
 }
 
-/// The way of early hints: `Link` fields and nothing else, led like those of an answer.
+/// The way of early hints: `Link` fields and nothing else, searched and led like those of an answer.
 #[derive(Clone, Debug)]
 pub struct Hints {
     to: Arc<dyn Hinted>,
-    by: Option<Arc<dyn Led>>,
+    /// Who leads them, and the path that was asked for as the client may know it: no credential stands in it.
+    by: Option<(Arc<dyn Led>, Arc<str>)>,
+    screen: Option<HintScreen>,
+}
+
+/// What no hint may tell: credentials that were just sent.
+#[derive(Clone, Debug)]
+pub struct HintScreen {
+    /// What finds them.
+    pub masks: [Option<Arc<Mask>>; 2],
+    /// Whether a link that holds one is dropped, and not only masked.
+    pub drops: bool,
+    /// Where it is noted.
+    pub record: OpenRecord,
+}
+
+impl HintScreen {
+    /// The link without credentials; nothing where it is not to be sent.
+    fn pass(&self, link: &HeaderValue) -> Option<HeaderValue> {
+        if !self.masks.iter().flatten().any(|mask| mask.finds_in(link.as_bytes())) {
+            return Some(link.clone());
+        }
+        self.record.borrow_mut().reflected.head = true;
+        let mut bytes = link.as_bytes().to_vec();
+        for mask in self.masks.iter().flatten() {
+            mask.star(&mut bytes);
+        }
+        HeaderValue::from_bytes(&bytes).ok().filter(|_| !self.drops)
+    }
 }
 
 impl Hints {
     /// To this client.
     pub fn new(to: Arc<dyn Hinted>) -> Self {
-        Self { to, by: None }
+        Self { to, by: None, screen: None }
     }
 
-    /// From here on links are led by this.
-    pub fn led(&mut self, by: Arc<dyn Led>) {
-        self.by = Some(by);
+    /// From here on links are led by this, as those of an answer to a request for `path`.
+    pub fn led(&mut self, by: Arc<dyn Led>, path: Arc<str>) {
+        self.by = Some((by, path));
     }
 
-    /// Passes on the links of a 103 to a request for `path`.
-    pub fn pass(&self, links: &[HeaderValue], path: &str) {
-        match &self.by {
-            Some(by) => self.to.hint(&links.iter().map(|link| by.lead(link, path)).collect::<Vec<_>>()),
-            None => self.to.hint(links),
-        }
+    /// From here on links are searched for credentials.
+    pub fn screened(&mut self, screen: HintScreen) {
+        self.screen = Some(screen);
+    }
+
+    /// Passes on the links of a 103.
+    pub fn pass(&self, links: &[HeaderValue]) {
+        let screened = links.iter().filter_map(|link| self.screen.as_ref().map_or_else(|| Some(link.clone()), |screen| screen.pass(link)));
+        let led = screened.map(|link| self.by.as_ref().map_or_else(|| link.clone(), |(by, path)| by.lead(&link, path)));
+        self.to.hint(&led.collect::<Vec<_>>());
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -170,6 +170,7 @@ impl Gateway {
         let record = self.open(&request, refusal.is_some(), &snapshot);
         let page = snapshot.common.site.page(request.headers());
         let mut open = Open::new(record.clone(), self.book.clone(), ending);
+        let head = *request.method() == Method::HEAD;
         let answer = match self.room(&mut open).await {
             Ok(()) => caught(pin!(self.admit(request, peer, refusal, hints, snapshot, &mut open))).await,
             Err(error) => Err(error),
@@ -178,12 +179,21 @@ impl Gateway {
         if let Some(page) = page {
             site::share(page, response.headers_mut());
         }
+        if head {
+            leave_out(&mut response);
+        }
         if let Some(switched) = response.extensions().get::<Switched>().cloned() {
             return tunnel(response, switched, open);
         }
         match open.answer(response).await {
             Ok(response) => response,
-            Err(error) => self.respond(Err(error), &record).map(Closing::bare),
+            Err(error) => {
+                let mut response = self.respond(Err(error), &record);
+                if head {
+                    leave_out(&mut response);
+                }
+                response.map(Closing::bare)
+            }
         }
     }
 
@@ -320,6 +330,15 @@ fn find(snapshot: &Snapshot, target: &Target) -> Result<(Arc<Resource>, Target),
 fn named<'s>(snapshot: &'s Snapshot, path: &str) -> Option<&'s Arc<Resource>> {
     let behind = path.strip_prefix(PREFIX)?;
     snapshot.resources.get(&behind[..behind.find('/').unwrap_or(behind.len())])
+}
+
+/// The gateway's own answer to HEAD: its length and no body (RFC 9110 section 9.3.2), and so over with its head.
+fn leave_out(response: &mut Response<Body>) {
+    if let Body::Full(body) = response.body() {
+        let length = HeaderValue::from(body.len());
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+        *response.body_mut() = Body::Empty;
+    }
 }
 
 /// A panic in the stack is a defect, but it ends one request, not the core. Pinned by the caller, so that a future that

@@ -392,7 +392,11 @@ impl Grant {
         let asked = lock(&self.memory).asked;
         let stored = if asked { None } else { self.stored(source).await? };
         lock(&self.memory).asked = true;
-        if let Some(stored) = stored {
+        if let Some((stored, stage)) = stored {
+            if stage == record::Stage::Renewing && stored.rotates {
+                // It was sent once, and nobody knows what came of it (ruling H11).
+                lock(&self.memory).unknown = UNKNOWN_MAX - 1;
+            }
             let living = stored.access.is_some() && stored.expires.is_none_or(|end| end > self.house.clock.millis());
             lock(&self.memory).before = Some(stored.clone());
             if living {
@@ -441,7 +445,7 @@ impl Grant {
         })
     }
 
-    async fn stored(&self, source: &dyn Source) -> Result<Option<Minted>, Failure> {
+    async fn stored(&self, source: &dyn Source) -> Result<Option<(Minted, record::Stage)>, Failure> {
         let Some((store, name)) = self.place(source) else { return Ok(None) };
         let read = blocking(move || store.read(&name)).await;
         match read {

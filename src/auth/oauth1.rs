@@ -111,6 +111,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     let token = token.map_or(Some(None), |token| token.map(Some))?.filter(|token| !token.is_empty());
     let token_secret = token_secret.map_or(Some(Secret::new(String::new())), |secret| secret)?;
     let realm = realm.map_or(Some(None), |realm| realm.map(Some))?;
+    let rsa_key = private_key.as_ref().and_then(Option::as_ref).map(|(_, key)| key.clone());
     let signer = signer(method, &consumer_secret, &token_secret, private_key, (node.place, problems))?;
     let token_text = token.as_deref().unwrap_or_default();
     let identity = reading.fingerprint.of([
@@ -119,6 +120,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         consumer_secret.expose().as_bytes(),
         token_text.as_bytes(),
         token_secret.expose().as_bytes(),
+        rsa_key.as_ref().map_or("", Secret::expose).as_bytes(),
     ]);
     let (buffer, secure) = (reading.context.buffer, reading.context.secure);
     let clock = Clock::system();

@@ -36,8 +36,8 @@ pub fn write(minted: Option<&Minted>, stage: Stage) -> Zeroizing<Vec<u8>> {
 }
 
 /// What a record holds; `None` where there is nothing to go on from. A renewal that was begun and never settled leaves
-/// its access token in doubt: the issuer may have voided it, so only what renews is taken up.
-pub fn read(bytes: &[u8]) -> Option<Minted> {
+/// its access token in doubt: the issuer may have voided it, so only what renews is taken up. The stage says so too.
+pub fn read(bytes: &[u8]) -> Option<(Minted, Stage)> {
     let record: Value = serde_json::from_slice(bytes).ok()?;
     let text = |name: &str| record.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(|t| Secret::new(t.to_owned()));
     let renewing = record.get("renewing").and_then(Value::as_bool).unwrap_or(true);
@@ -50,7 +50,8 @@ pub fn read(bytes: &[u8]) -> Option<Minted> {
         expires: record.get("expires").and_then(Value::as_u64),
         rotates: record.get("rotates").and_then(Value::as_bool).unwrap_or(false),
     };
-    (minted.access.is_some() || minted.refresh.is_some()).then_some(minted)
+    let stage = if renewing { Stage::Renewing } else { Stage::Settled };
+    (minted.access.is_some() || minted.refresh.is_some()).then_some((minted, stage))
 }
 
 #[cfg(test)]
@@ -74,7 +75,8 @@ mod tests {
 
     #[test]
     fn a_settled_record_is_read_as_it_was_written() {
-        let read = read(&write(Some(&minted()), Stage::Settled)).unwrap();
+        let (read, stage) = read(&write(Some(&minted()), Stage::Settled)).unwrap();
+        assert_eq!(stage, Stage::Settled);
         assert_eq!((read.access, read.refresh), (minted().access, minted().refresh));
         assert_eq!((read.id, read.captured), (minted().id, minted().captured));
         assert_eq!((read.obtained, read.expires, read.rotates), (1, Some(2), true));
@@ -82,7 +84,8 @@ mod tests {
 
     #[test]
     fn after_an_unsettled_renewal_only_what_renews_is_taken_up() {
-        let read = read(&write(Some(&minted()), Stage::Renewing)).unwrap();
+        let (read, stage) = read(&write(Some(&minted()), Stage::Renewing)).unwrap();
+        assert_eq!(stage, Stage::Renewing);
         assert_eq!((read.access, read.refresh), (None, minted().refresh));
     }
 

@@ -139,7 +139,9 @@ impl Token {
 pub enum Failure {
     /// The issuer cannot be reached, is failing, or sends what is no token. It may ask for some patience.
     Down(Trouble, Option<Duration>),
-    /// Like this, and nobody knows whether the issuer has acted on the request.
+    /// The issuer denies a renewal, for another reason than the grant.
+    Denied(Trouble, Option<Duration>),
+    /// Like `Down`, and nobody knows whether the issuer has acted on the request.
     Unknown(Trouble),
     /// The issuer refused the grant.
     Refused(Trouble),
@@ -151,7 +153,9 @@ impl Failure {
     /// What happened, for logs and the admin API.
     pub fn cause(&self) -> String {
         match self {
-            Self::Down(trouble, _) | Self::Unknown(trouble) | Self::Refused(trouble) => trouble.cause.to_string(),
+            Self::Down(trouble, _) | Self::Denied(trouble, _) | Self::Unknown(trouble) | Self::Refused(trouble) => {
+                trouble.cause.to_string()
+            }
             Self::Own(error) => error.cause().to_string(),
         }
     }
@@ -270,8 +274,9 @@ impl Life {
     }
 
     /// An upstream has refused `used`. Whether another attempt is worthwhile: with the token that has taken its place,
-    /// or with one that will be fetched. Refusals of tokens that no upstream has ever taken lead to renewals less and
-    /// less often, so that an upstream that always says 401 does not make the issuer mint without end.
+    /// or with one that will be fetched. Refusals lead to renewals at most so often, and those of tokens that no
+    /// upstream has ever taken less and less often, so that an upstream that always says 401 does not make the issuer mint
+    /// without end.
     pub fn refuse(&mut self, now: u64, used: &Token) -> bool {
         if used.generation != self.generation || self.dead {
             return !matches!(self.failure, Some(Failure::Refused(_)));
@@ -279,7 +284,9 @@ impl Life {
         if used.accepted.load(Ordering::Relaxed) {
             self.refusals = 0;
         }
-        if self.refusals > 0 && now < self.refusal_due {
+        // Also where it was taken before: one path for which the token has no rights must not make the issuer mint with
+        // every call.
+        if now < self.refusal_due {
             return false;
         }
         self.refusals += 1;
@@ -302,7 +309,11 @@ impl Life {
             }
             Err(failure) => {
                 self.failures = self.failures.saturating_add(1);
-                let asked = if let Failure::Down(_, Some(asked)) = &failure { millis((*asked).min(MOST_ASKED)) } else { 0 };
+                let asked = if let Failure::Down(_, Some(asked)) | Failure::Denied(_, Some(asked)) = &failure {
+                    millis((*asked).min(MOST_ASKED))
+                } else {
+                    0
+                };
                 self.due = now + self.wait(self.failures).max(asked);
                 self.failed = now;
                 self.failure = Some(failure);
@@ -324,7 +335,9 @@ impl Life {
     fn error(&self, now: u64) -> Error {
         let wait = Duration::from_millis(self.due.saturating_sub(now));
         match &self.failure {
-            Some(Failure::Down(trouble, _) | Failure::Unknown(trouble)) => Error::IssuerUnavailable(Box::new(trouble.clone()), wait),
+            Some(Failure::Down(trouble, _) | Failure::Denied(trouble, _) | Failure::Unknown(trouble)) => {
+                Error::IssuerUnavailable(Box::new(trouble.clone()), wait)
+            }
             Some(Failure::Refused(trouble)) => Error::CredentialRefused(Box::new(trouble.clone())),
             Some(Failure::Own(error)) => error.clone(),
             None => Error::Internal("a token failed without a reason".into()),

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{Body, Gate};
@@ -26,12 +26,53 @@ pub enum Spare {
     Shared(Rc<RefCell<Shared>>),
 }
 
+/// Pieces smaller than this are put together: a piece that is kept costs more than its bytes, and keeps the whole of the
+/// buffer that it came in.
+const SMALL: usize = 8 * 1024;
+/// How large what was put together becomes.
+const TOGETHER: usize = 64 * 1024;
+
+/// What was read of a body, piece by piece. However it comes, it takes little more room than its bytes.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    done: VecDeque<Bytes>,
+    small: BytesMut,
+}
+
+impl Pieces {
+    /// Adds a piece.
+    pub fn push(&mut self, piece: Bytes) {
+        if piece.len() < SMALL {
+            self.small.extend_from_slice(&piece);
+            if self.small.len() < TOGETHER {
+                return;
+            }
+            self.settle();
+        } else {
+            self.settle();
+            self.done.push_back(piece);
+        }
+    }
+
+    /// All of them, in order. None is empty.
+    pub fn into_queue(mut self) -> VecDeque<Bytes> {
+        self.settle();
+        self.done
+    }
+
+    fn settle(&mut self) {
+        if !self.small.is_empty() {
+            self.done.push_back(std::mem::take(&mut self.small).freeze());
+        }
+    }
+}
+
 /// What both ends hold.
 #[derive(Debug)]
 pub struct Shared {
     /// `None` once it was taken back.
     inner: Option<Body>,
-    read: VecDeque<Bytes>,
+    read: Pieces,
     size: u64,
     limit: u64,
     /// More was read than is kept.
@@ -45,7 +86,7 @@ impl Body {
             Self::Empty => Spare::Whole(None),
             Self::Full(bytes) => Spare::Whole(Some(bytes.clone())),
             _ => {
-                let shared = Shared { inner: Some(std::mem::take(self)), read: VecDeque::new(), size: 0, limit, lost: false };
+                let shared = Shared { inner: Some(std::mem::take(self)), read: Pieces::default(), size: 0, limit, lost: false };
                 let shared = Rc::new(RefCell::new(shared));
                 *self = Self::Kept(Kept(shared.clone()));
                 Spare::Shared(shared)
@@ -79,10 +120,8 @@ impl Spare {
         };
         let mut shared = shared.borrow_mut();
         let rest = shared.inner.take().filter(|_| !shared.lost)?;
-        if shared.read.is_empty() {
-            return Some(rest);
-        }
-        Some(again(std::mem::take(&mut shared.read), rest))
+        let read = std::mem::take(&mut shared.read).into_queue();
+        Some(if read.is_empty() { rest } else { again(read, rest) })
     }
 }
 
@@ -129,13 +168,13 @@ impl Shared {
             return self.lose();
         }
         if !self.lost {
-            self.read.push_back(data.clone());
+            self.read.push(data.clone());
         }
     }
 
     fn lose(&mut self) {
         self.lost = true;
-        self.read = VecDeque::new();
+        self.read = Pieces::default();
     }
 }
 

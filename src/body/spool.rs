@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,10 @@ use tokio::task::JoinHandle;
 use super::Body;
 use crate::error::Error;
 
+/// Most bytes that all bodies on disk may come to: the folder may be in memory, and is not the gateway's alone.
+const ALL_MOST: u64 = 8 << 30;
+/// Bytes of bodies that are on disk now.
+static ON_DISK: AtomicU64 = AtomicU64::new(0);
 /// Bytes that are written or read at once.
 const PIECE: usize = 256 * 1024;
 /// How often another name is tried where one is taken.
@@ -24,7 +29,8 @@ const NAMES_MOST: u32 = 8;
 /// Reads `body` to its end into a file in `folder`, shows every piece to `look`, and returns it as a body of known length.
 ///
 /// # Errors
-/// [`Error::BodyTooLarge`] beyond `limit` bytes, [`Error::Internal`] where the disk fails, or what the body fails with.
+/// [`Error::BodyTooLarge`] beyond `limit` bytes, [`Error::Overloaded`] where others have filled the room that all share,
+/// [`Error::Internal`] where the disk fails, or what the body fails with.
 pub async fn spool(
     mut body: Body,
     folder: &Path,
@@ -34,7 +40,7 @@ pub async fn spool(
 ) -> Result<(Body, u64), Error> {
     let folder = folder.to_path_buf();
     let mut file = work(move || nameless(&folder)).await?;
-    let (mut pending, mut length) = (BytesMut::with_capacity(PIECE), 0u64);
+    let (mut pending, mut length, mut room) = (BytesMut::with_capacity(PIECE), 0u64, Room(0));
     loop {
         let frame = body.frame().await.transpose()?;
         let ended = frame.is_none();
@@ -43,6 +49,7 @@ pub async fn spool(
         if length > limit {
             return Err(Error::BodyTooLarge(limit, name.into()));
         }
+        room.take(data.len() as u64)?;
         look(&data);
         pending.extend_from_slice(&data);
         if pending.len() >= PIECE || (ended && !pending.is_empty()) {
@@ -55,7 +62,7 @@ pub async fn spool(
         }
     }
     let file = work(move || file.seek(SeekFrom::Start(0)).map(|_| file)).await?;
-    Ok((Body::Stream(Box::pin(Spooled { reading: Reading::At(file), left: length })), length))
+    Ok((Body::Stream(Box::pin(Spooled { reading: Reading::At(file), left: length, _room: room })), length))
 }
 
 /// A file that only this process has, and only while it is open.
@@ -92,6 +99,28 @@ fn failed(error: &io::Error) -> Error {
 struct Spooled {
     reading: Reading,
     left: u64,
+    _room: Room,
+}
+
+/// What a body takes of the room for all; given back when it goes.
+#[derive(Debug)]
+struct Room(u64);
+
+impl Room {
+    fn take(&mut self, bytes: u64) -> Result<(), Error> {
+        let fits = |all: u64| all.checked_add(bytes).filter(|all| *all <= ALL_MOST);
+        if ON_DISK.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return Err(Error::Overloaded("The room for bodies on disk".into()));
+        }
+        self.0 += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        ON_DISK.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -183,5 +212,14 @@ mod tests {
             let error = spool(body(), Path::new("/nowhere"), 20, "x", |_| {}).await.unwrap_err();
             assert!(matches!(error, Error::Internal(_)));
         });
+    }
+
+    #[test]
+    fn what_all_bodies_take_together_is_bounded_and_given_back() {
+        let mut most = Room(0);
+        most.take(ALL_MOST / 2).unwrap();
+        assert!(matches!(Room(0).take(ALL_MOST / 2 + 1), Err(Error::Overloaded(_))));
+        drop(most);
+        Room(0).take(ALL_MOST / 2 + 1).unwrap();
     }
 }

@@ -218,21 +218,33 @@ fn veil(node: &Node, secret: bool, text: &[u8], spans: &mut Vec<(u32, u32)>) {
     }
 }
 
-/// A file that is no YAML has no tree: whatever stands behind a colon of a line with a telling key is blanked.
+/// A file that is no YAML has no tree: whatever stands behind a colon of a line with a telling key is blanked, and every
+/// line that begins with no key, as it may go on with a value that does.
 fn blanked_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let blank = |c: char| if c == '\n' || c == ' ' { c.to_string() } else { "*".repeat(c.len_utf8()) };
     for line in text.split_inclusive('\n') {
-        let telling = SECRET_KEYS.iter().any(|k| line.to_ascii_lowercase().contains(k)) && !line.contains("${");
-        match line.find(':').filter(|_| telling) {
+        let shown = match key_end(line) {
+            None if line.trim().chars().all(|c| "[]{},-#\"'".contains(c)) => line.len(),
+            None => 0,
             Some(colon) => {
-                out.push_str(&line[..=colon]);
-                let blank = |c: char| if c == '\n' || c == ' ' { c.to_string() } else { "*".repeat(c.len_utf8()) };
-                out.extend(line[colon + 1..].chars().map(blank));
+                let telling = SECRET_KEYS.iter().any(|k| line.to_ascii_lowercase().contains(k)) && !line.contains("${");
+                if telling { colon + 1 } else { line.len() }
             }
-            None => out.push_str(line),
-        }
+        };
+        out.push_str(&line[..shown]);
+        out.extend(line[shown..].chars().map(blank));
     }
     out
+}
+
+/// Where the colon stands behind the key that a line begins with.
+fn key_end(line: &str) -> Option<usize> {
+    let colon = line.find(':')?;
+    let key = line[..colon].trim_start_matches([' ', '-', '{', '"', '\'']).trim_end_matches([' ', '"', '\'']);
+    let named = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    let ended = line[colon + 1..].chars().next().is_none_or(char::is_whitespace);
+    (named && ended).then_some(colon)
 }
 
 /// The way to the node or key at a place: `resources.github.auth.bearer.token`, lists as `[0]`.
@@ -304,6 +316,18 @@ mod tests {
         let one = Problem { severity: Severity::Warning, ..problem(&file, "a") };
         let report = text(&vec![one; 10_000], std::slice::from_ref(&file), false);
         assert!(report.contains("9997 more of these") && report.matches("postern.yaml:1:1").count() == 3, "{report}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_yaml_shows_no_line_that_may_go_on_with_a_secret() {
+        let text =
+            "a:\n  private_key: |\n      -----BEGIN\n    MIIEvQ\nAbC=\n  token: \"abc\n   def\"\n  base_url: http://x\n  b: [\n  ]\n";
+        let file = File { name: "postern.yaml".into(), text: text.into(), ..File::default() };
+        let shown = file.blanked();
+        for secret in ["BEGIN", "MIIE", "AbC", "abc", "def"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+        assert!(shown.len() == text.len() && shown.contains("base_url: http://x\n  b: [\n  ]\n"), "{shown}");
     }
 
     #[test]

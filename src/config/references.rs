@@ -215,7 +215,11 @@ impl Resolver<'_> {
             match self.reference(reference, place) {
                 Value::Secret(value) => out.0.push(Piece::Secret(value)),
                 value @ Value::Mixed(_) if out.is_empty() && rest.is_empty() => return value,
-                Value::Mixed(pieces) => out.put(&pieces.iter().map(Piece::text).collect::<String>()),
+                Value::Mixed(pieces) => pieces.into_iter().for_each(|piece| match piece {
+                    // What a secret has touched stays one.
+                    piece @ Piece::Secret(_) => out.0.push(piece),
+                    Piece::Written(text) | Piece::Put(text) => out.put(&text),
+                }),
                 value @ (Value::Unresolved(_) | Value::List(_) | Value::Map(_)) if out.is_empty() && rest.is_empty() => return value,
                 value @ Value::Unresolved(_) => return value,
                 value @ (Value::Null | Value::Bool(_) | Value::Number(_)) if out.is_empty() && rest.is_empty() => return value,
@@ -458,6 +462,8 @@ mod tests {
         assert_eq!(shown(node.get("b").unwrap()), r#"[Written("x"), Put("{{ x }}")]"#);
         assert_eq!(node.get("b").unwrap().text(&Problems::default()).as_deref(), Some("x{{ x }}"));
         assert!(!node.get("a").unwrap().is_template());
+        let node = read("vars: { v: \"{{ x }}${env:T}\" }\nb: \"x${var:v}\"\n");
+        assert_eq!(shown(node.get("b").unwrap()), "secret x{{ x }}token");
     }
 
     #[test]

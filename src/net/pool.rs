@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::UPGRADE;
 use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -428,7 +428,7 @@ where
                     multiplexed::undress(&mut request, upstream.origin.authority());
                     let copy = if reused { copy(&request) } else { None };
                     connection.exchange.begin(request.method(), request.headers());
-                    let early = hints.map(|hints| Early { exchange: &connection.exchange, hints, uri: request.uri().clone() });
+                    let early = hints.map(|hints| Early { exchange: &connection.exchange, hints });
                     let sending = connection.sender.try_send_request(request);
                     (copy, answer(sending, early, &mut connection.alarm, &mut patience).await)
                 }
@@ -659,14 +659,13 @@ where
 struct Early<'e> {
     exchange: &'e Exchange,
     hints: &'e Hints,
-    uri: Uri,
 }
 
 impl Early<'_> {
     fn pass(&self, cx: &Context<'_>) {
         let links = self.exchange.early(cx.waker());
         if !links.is_empty() {
-            self.hints.pass(&links, self.uri.path());
+            self.hints.pass(&links);
         }
     }
 }

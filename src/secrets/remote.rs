@@ -59,7 +59,7 @@ struct Held {
     trouble: Option<Trouble>,
     failures: u32,
     due: Instant,
-    /// Settings of the source that it came from.
+    /// Settings of the source that the document came from.
     settings: Option<Digest>,
 }
 
@@ -243,9 +243,9 @@ impl State {
             due: Instant::now(),
             settings: None,
         });
-        held.settings = settings.digest(kind);
         match result {
             Ok(document) => {
+                held.settings = settings.digest(kind);
                 (held.failures, held.due) = (0, Instant::now() + interval);
                 // What was in trouble has to be looked at again, if only to say that it is over.
                 let changed = held.trouble.take().is_some() || held.document.as_ref() != Some(&document);
@@ -262,7 +262,9 @@ impl State {
 
     fn answer(&mut self, ask: &Ask) -> Result<Secret, Trouble> {
         let Some(held) = self.items.get(&ask.item) else { return Err(Trouble::new("it was not fetched", "")) };
-        let value = match (&held.document, &held.trouble) {
+        // What another source gave is no value of this one, however good it was: it may be for another place.
+        let current = self.settings.as_deref().and_then(|settings| settings.digest(ask.item.kind));
+        let value = match (held.document.as_ref().filter(|_| held.settings == current), &held.trouble) {
             (Some(document), _) => ask.pick(document),
             (None, Some(trouble)) => Err(trouble.clone()),
             (None, None) => Err(Trouble::new("it was not fetched", "")),

@@ -240,6 +240,8 @@ pub struct Edge<I> {
     state: State,
     /// Bytes that arrived too early: half a head, or what was pipelined behind a body.
     held: Vec<u8>,
+    /// How many bytes at the front of `held` are the rest of a head that has been judged.
+    carry: usize,
     /// How far the head in `held` has been judged. Heads mostly come whole, so there is none then.
     reader: Option<Box<Reader>>,
     limits: Limits,
@@ -259,6 +261,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
             io,
             state: State::Head { since: None },
             held: Vec::new(),
+            carry: 0,
             reader: None,
             limits,
             watch,
@@ -390,26 +393,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Edge<I> {
             Judged::Head { start, end, framing } => {
                 self.held.drain(..start);
                 let end = end - start;
-                // hyper offers less room than a head only when its own limit is near: then the head goes in pieces,
-                // as bytes that are known to be fine.
+                // hyper offers 8 KiB at first. A larger head goes in pieces, as bytes that are known to be fine.
                 let fits = end.min(buf.remaining());
                 buf.put_slice(&self.held[..fits]);
                 self.held.drain(..fits);
                 self.enter(framing);
-                if fits < end {
-                    self.carry_over(end - fits);
-                }
+                self.carry = end - fits;
                 true
             }
-        }
-    }
-
-    /// A head that did not fit goes on as if it were body: the rest of it is counted to the body's length.
-    fn carry_over(&mut self, rest: usize) {
-        match &mut self.state {
-            State::Length(n) => *n += rest as u64,
-            State::Head { .. } => self.state = State::Length(rest as u64),
-            _ => self.refuse(Error::HeadersTooLarge("The head of the request is too large.".into())),
         }
     }
 
@@ -608,6 +599,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Edge<I> {
             let part = this.held.len().min(buf.remaining());
             buf.put_slice(&this.held[..part]);
             this.held.drain(..part);
+            return Poll::Ready(Ok(()));
+        }
+        if this.carry > 0 {
+            let part = this.carry.min(buf.remaining());
+            buf.put_slice(&this.held[..part]);
+            this.held.drain(..part);
+            this.carry -= part;
             return Poll::Ready(Ok(()));
         }
         match this.state {

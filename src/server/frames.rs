@@ -27,6 +27,8 @@ const PROVOKED: u32 = 16;
 /// What takes the place of a frame that is over the budget: SETTINGS on a stream, for which hyper ends the connection
 /// with GOAWAY.
 const STAND_IN: [u8; 9] = [0, 0, 0, SETTINGS, 0, 0, 0, 0, 1];
+/// Padded DATA up to this length may be padding alone, so it is without use until an answer has earned it.
+const PADDING_MOST: usize = 256;
 /// How much of a client's bytes is read and dropped at the end, so that it can read the GOAWAY before a reset.
 const LINGER_BYTES: usize = 1 << 20;
 /// How long that may take.
@@ -44,6 +46,7 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
 
 /// Times of the filter.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +137,8 @@ impl<I> Frames<I> {
             self.settled = head.kind == SETTINGS;
         }
         match head.kind {
+            // Padding alone is no data, and a small padded frame may hold nothing else (RFC 9113 section 6.1).
+            DATA if head.flags & PADDED != 0 && head.length <= PADDING_MOST && head.flags & END_STREAM == 0 => self.budget.spend(1),
             DATA if head.length > 0 || head.flags & END_STREAM != 0 => Ok(()),
             HEADERS => {
                 if head.stream > self.last_stream {

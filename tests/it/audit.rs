@@ -44,6 +44,26 @@ fn a_record_says_who_asked_what_of_whom_and_how_it_went() {
     assert_eq!(gateway.records(2)[1]["credential"], record["credential"]);
 }
 
+/// hyper sends no body to HEAD, and never asks for one.
+#[test]
+fn a_refusal_of_head_is_recorded_as_what_it_is() {
+    for sync in ["batch", "always"] {
+        let upstream = Upstream::ok();
+        let config = format!(
+            "resources: {{ up: {{ base_url: \"{}\" }} }}\naudit: {{ sync: {sync}, sinks: [ {{ file: {{ path: audit.jsonl }} }} ] }}\n",
+            upstream.url()
+        );
+        let gateway = Gateway::start(&config);
+        let all = gateway.raw(b"HEAD /r/none/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let text = String::from_utf8(all).unwrap();
+        assert!(text.starts_with("HTTP/1.1 404 ") && text.ends_with("\r\n\r\n"), "{text}");
+        let length: usize = crate::support::field(&text, "content-length").unwrap().parse().unwrap();
+        assert!(length > 100, "{text}");
+        let record = &gateway.records(1)[0];
+        assert_eq!((record["status"].as_u64(), record["error"].as_str()), (Some(404), Some("unknown-resource")), "{sync}");
+    }
+}
+
 #[test]
 fn every_outcome_has_exactly_one_record() {
     let upstream = Upstream::ok();

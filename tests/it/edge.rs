@@ -94,6 +94,40 @@ fn pipelined_requests_are_answered_in_order() {
     assert!(upstream.seen()[..10].iter().all(|s| s.body == b"abc"));
 }
 
+/// hyper reads 8 KiB at first, and a connection at rest less.
+#[test]
+fn a_head_of_many_kibibytes_arrives_whole_whatever_follows_it() {
+    let upstream = Upstream::ok();
+    let gateway = gateway(&upstream, "");
+    for size in [1_900, 2_100, 8_100, 8_200, 9_000, 20_000, 60_000] {
+        for (framing, body, arrives) in [
+            ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", "hello"),
+            ("Content-Length: 5\r\n", "hello", "hello"),
+            ("", "", ""),
+        ] {
+            for first in [false, true] {
+                let big = format!("X-Big: {}\r\n", "a".repeat(size));
+                let (one, other) = if first { (framing, big.as_str()) } else { (big.as_str(), framing) };
+                let head = format!("POST /r/up/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{one}{other}X-Last: z\r\n\r\n");
+                for pieces in [1, 3] {
+                    let bytes = format!("{head}{body}");
+                    let mut stream = connect(&gateway);
+                    for piece in bytes.as_bytes().chunks(bytes.len().div_ceil(pieces)) {
+                        stream.write_all(piece).unwrap();
+                        std::thread::sleep(Duration::from_millis(if pieces == 1 { 0 } else { 5 }));
+                    }
+                    let mut all = Vec::new();
+                    stream.read_to_end(&mut all).unwrap();
+                    assert_eq!(Reply::parse(&all).status, 200, "{size} {framing} {pieces}");
+                    let seen = upstream.last();
+                    assert_eq!((seen.field("x-big").map(str::len), seen.field("x-last")), (Some(size), Some("z")), "{size} {framing}");
+                    assert_eq!(seen.body, arrives.as_bytes(), "{size} {framing} {pieces}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_bad_request_behind_a_good_one_does_not_spoil_its_answer() {
     let upstream = Upstream::ok();

@@ -445,3 +445,20 @@ fn a_commands_secret_is_asked_for_again_and_kept_while_it_fails() {
     eventually(|| (sent(&gateway, &upstream) == "Bearer third-exec-value").then_some(())).expect("HUP asks at once");
     assert!(gateway.stderr().contains("has a value again") && !gateway.stderr().contains("exec-value"));
 }
+
+#[test]
+fn what_a_command_gave_is_no_value_once_commands_are_not_allowed() {
+    let upstream = Upstream::ok();
+    let config = resource(&upstream, "${exec:printf the-%s-value exec}");
+    let admin = crate::support::free_port();
+    let head = |allowed: bool| format!("admin: {{ listen: \"127.0.0.1:{admin}\" }}\nallow_exec: {allowed}\n{config}");
+    let gateway = Gateway::start_with(&head(true), &[("PATH", &variable("PATH").unwrap())]);
+    assert_eq!(sent(&gateway, &upstream), "Bearer the-exec-value");
+    let file = gateway.folder.path().join("postern.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("allow_exec: true", "allow_exec: false")).unwrap();
+    gateway.signal("HUP");
+    eventually(|| gateway.stderr().contains("commands are not allowed").then_some(())).expect("the reload is refused");
+    assert!(!gateway.stderr().contains("the-exec-value"));
+    assert_eq!(sent(&gateway, &upstream), "Bearer the-exec-value", "the old configuration serves on");
+}

@@ -283,6 +283,31 @@ fn early_hints_reach_a_client_of_http_1_1_before_the_answer_with_their_links_led
     assert!(next.starts_with("HTTP/1.1 200 OK\r\n"), "{next}");
 }
 
+/// Early hints are part of the answer for everyone who looks for the credential in it.
+#[test]
+fn early_hints_tell_no_credential() {
+    let upstream = Upstream::answering(|seen, stream| {
+        let told = seen.head.to_owned();
+        let token = if told.contains("hunter2hunter2") { "hunter2hunter2" } else { "" };
+        let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: </x.js?t={token}>\r\nLink: <./y.js>\r\n\r\n");
+        stream.write_all(format!("{hints}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").as_bytes()).is_ok()
+    });
+    for (auth, reflection, link) in [
+        ("bearer: \"${env:TOKEN}\"", "", "/x.js?t=**************>"),
+        ("bearer: \"${env:TOKEN}\"", "reflection: block", "link: <"),
+        ("api_key: { in: path, value: \"${env:TOKEN}\" }", "", "/y.js>"),
+    ] {
+        let config = format!("resources: {{ up: {{ base_url: \"{}/v1\", auth: {{ {auth} }}, {reflection} }} }}\n", upstream.url());
+        let gateway = Gateway::start_with(&config, &[("TOKEN", "hunter2hunter2")]);
+        let all = gateway.raw(b"GET /r/up/a/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let all = String::from_utf8_lossy(&all);
+        assert!(all.starts_with("HTTP/1.1 103 ") && all.contains("HTTP/1.1 200 ") && all.contains(link), "{all}");
+        assert!(!all.contains("hunter2hunter2"), "{all}");
+        assert!(reflection.is_empty() || !all.contains("x.js"), "{all}");
+        assert_eq!(gateway.records(1)[0]["reflection"], "head");
+    }
+}
+
 #[test]
 fn a_client_of_http_1_0_gets_no_early_hints() {
     let upstream = Upstream::canned("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");

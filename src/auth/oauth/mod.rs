@@ -89,7 +89,10 @@ impl Oauth {
         form.set("refresh_token", token.clone());
         let sent = call.send(Step::Refresh, form, before, clock).await;
         // An answer without a refresh token keeps the one that was sent, also if it is the configured one.
-        Some(sent.map(|minted| Minted { refresh: minted.refresh.or_else(|| Some(token.clone())), ..minted }))
+        Some(sent.map(|minted| {
+            let rotates = minted.rotates || minted.refresh.as_ref().is_some_and(|new| new != token);
+            Minted { refresh: minted.refresh.or_else(|| Some(token.clone())), rotates, ..minted }
+        }))
     }
 
     async fn begun(&self, clock: &Clock) -> Result<Minted, Failure> {
@@ -109,7 +112,7 @@ impl Source for Oauth {
         Box::pin(async move {
             match self.refreshed(before, clock).await {
                 // A refresh token that is spent is no reason to give up where the grant can begin anew.
-                Some(Err(Failure::Refused(_))) if self.first.is_some() => self.begun(clock).await,
+                Some(Err(Failure::Refused(_) | Failure::Denied(..))) if self.first.is_some() => self.begun(clock).await,
                 Some(done) => done,
                 None => self.begun(clock).await,
             }

@@ -184,9 +184,9 @@ impl Mapping {
         let said = description(answer, mask);
         match code {
             Some("invalid_grant") if !status.is_server_error() => story.refused("invalid_grant", said),
-            Some(code) => story.down_with(&format!("says {code}"), asked, said),
-            None if status.is_success() => story.down_with("says that it failed", asked, said),
-            None => story.down_with("is no success", asked, said),
+            Some(code) => story.denied(status, &format!("says {code}"), asked, said),
+            None if status.is_success() => story.denied(status, "says that it failed", asked, said),
+            None => story.denied(status, "is no success", asked, said),
         }
     }
 
@@ -210,7 +210,8 @@ impl Mapping {
         let moment = |at: u64| {
             let skew = theirs.map_or(0, |theirs| theirs as i64 - asked as i64);
             let at = if skew.abs() < CLOCKS_AGREE { at } else { at.saturating_add_signed(-skew) };
-            Some(at).filter(|at| *at > asked)
+            // One that is past is an end too: such a token is dead, and not one of which nobody knows the end.
+            Some(at.max(asked))
         };
         let life = self.expires_in.as_ref().and_then(|p| p.find(answer)).map(|v| expiry::life(&v, self.unit));
         let life = life.transpose().map_err(|()| "says when the token ends in a form that is not known here (expires_in)")?;
@@ -266,7 +267,13 @@ fn patience(text: &str, response: &Response<Bytes>) -> Option<Duration> {
     if !matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
     }
-    text.trim().parse().ok().map(Duration::from_secs)
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // A date is one of the issuer's clock (RFC 9110 section 10.2.3).
+    let date = |text: &str| expiry::moment(&text.into()).ok().flatten();
+    let now = date(response.headers().get(DATE)?.to_str().ok()?)?;
+    Some(Duration::from_millis(date(text)?.saturating_sub(now)))
 }
 
 fn paths(node: &Node, problems: &Problems) -> Option<Vec<Path>> {

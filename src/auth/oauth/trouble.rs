@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::auth::token::Failure;
 use crate::error::{Breach, Error, Stage, Trouble};
 
@@ -45,6 +47,18 @@ impl Story {
     /// The same with the issuer's own words, for the log.
     pub fn down_with(&self, what: &str, wait: Option<Duration>, said: Option<String>) -> Failure {
         Failure::Down(self.told(what, "Check the scheme's settings against the issuer's manual; the gateway's log has more.", said), wait)
+    }
+
+    /// The issuer has looked at the request and says no, for another reason than the grant. A refresh that ends so leaves
+    /// the way to begin anew; issuers have many words for a refresh token that is spent.
+    pub fn denied(&self, status: StatusCode, what: &str, wait: Option<Duration>, said: Option<String>) -> Failure {
+        let busy = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        match self.down_with(what, wait, said) {
+            Failure::Down(trouble, wait) if self.step == Step::Refresh && !status.is_server_error() && !busy => {
+                Failure::Denied(trouble, wait)
+            }
+            other => other,
+        }
     }
 
     /// The issuer refuses the grant.

@@ -223,14 +223,32 @@ fn an_upstream_that_refuses_every_token_does_not_make_the_issuer_mint_without_en
 
 #[test]
 fn a_token_that_was_taken_before_is_renewed_at_once_when_it_is_refused() {
-    let mut life = with(3600);
+    let mut life = Life { dice: || 1.0, ..with(36_000) };
     for round in 1..10 {
-        let used = served(&mut life, T);
+        // The pause after a renewal does not grow, as it does where no token is ever taken.
+        let now = T + round * 3 * SECOND;
+        let used = served(&mut life, now);
         used.accept();
-        assert!(life.refuse(T, &used), "round {round}");
-        assert!(matches!(life.turn(T), Turn::Fetch));
-        life.done(T, Ok(minted(T, 3600)));
+        assert!(life.refuse(now, &used), "round {round}");
+        assert!(matches!(life.turn(now), Turn::Fetch));
+        life.done(now, Ok(minted(now, 36_000)));
     }
+}
+
+#[test]
+fn a_path_without_rights_does_not_make_the_issuer_mint_with_every_call() {
+    let mut life = with(36_000);
+    let mut renewed = 0;
+    for call in 0..100 {
+        let used = served(&mut life, T + call);
+        used.accept();
+        if life.refuse(T + call, &used) {
+            life.turn(T + call);
+            life.done(T + call, Ok(minted(T + call, 36_000)));
+            renewed += 1;
+        }
+    }
+    assert_eq!(renewed, 1);
 }
 
 #[test]

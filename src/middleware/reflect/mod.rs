@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use self::scan::Scanned;
 use crate::auth::Auth;
 use crate::body::{self, Body};
-use crate::call::Call;
+use crate::call::{Call, HintScreen};
 use crate::error::{Breach, Error};
 use crate::middleware::{Answer, Next, Step};
 use crate::record::OpenRecord;
@@ -122,9 +122,12 @@ impl Reflect {
 }
 
 impl Step for Reflect {
-    async fn handle(&self, call: Call, next: &impl Next) -> Answer {
+    async fn handle(&self, mut call: Call, next: &impl Next) -> Answer {
         let masks = Masks([self.fixed.clone(), self.fresh.as_ref().and_then(|fresh| fresh.mask(&call))]);
         let record = call.record.clone();
+        if let Some(hints) = &mut call.hints {
+            hints.screened(HintScreen { masks: masks.0.clone(), drops: self.mode == Mode::Block, record: record.clone() });
+        }
         let mut answer = next.run(call).await?;
         if self.mode == Mode::Heads {
             // The common case, without the room that a body needs.

@@ -161,7 +161,7 @@ impl Filter {
         if text.bytes().any(|b| b != b'-' && !b.is_ascii_alphanumeric()) {
             return !self.imitates(text);
         }
-        if self.owned.contains(name) {
+        if self.owned.iter().any(|owned| is_spelling_of(text, owned.as_str())) {
             return false;
         }
         match *name {
@@ -180,6 +180,11 @@ impl Filter {
         let closed = matches!(folded.as_str(), "authorization" | "cookie");
         closed || is_never(&folded) || is_unless_named(&folded) || self.owned.iter().any(|o| self::folded(o.as_str()) == folded)
     }
+}
+
+/// Whether a name of letters, digits and `-` is what `owned` is read as: an operator may have written `_` too.
+fn is_spelling_of(text: &str, owned: &str) -> bool {
+    text.len() == owned.len() && text.bytes().zip(owned.bytes()).all(|(t, o)| t == o || (t == b'-' && !o.is_ascii_alphanumeric()))
 }
 
 fn folded(name: &str) -> String {
@@ -247,6 +252,18 @@ mod tests {
             for spelling in [name.clone(), name.replace('-', "_"), name.replace('-', "."), name.replacen('-', "!", 1)] {
                 assert!(!passes(&spelling), "{spelling}");
             }
+        }
+    }
+
+    #[test]
+    fn an_owned_name_with_an_underscore_is_owned_in_every_spelling_too() {
+        let filter = Filter { owned: vec![HeaderName::from_static("tenant_id")], ..Filter::default() };
+        for (name, goes_on) in [("tenant-id", false), ("tenant_id", false), ("tenant.id", false), ("tenant-ids", true), ("tenantid", true)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("8"));
+            filter.apply(&mut headers, false);
+            assert_eq!(headers.contains_key(name), goes_on, "{name}");
         }
     }
 

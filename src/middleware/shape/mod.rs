@@ -120,10 +120,11 @@ impl Step for Shape {
             // Boxed, so that the calls of other resources need no room for it.
             Box::pin(fills.put(&mut call)).await?;
         }
-        if let Some(hints) = &mut call.hints {
-            hints.led(self.back.clone());
+        // As it is before anything is signed: a credential may come to stand in it.
+        let path: Option<Arc<str>> = self.back.needs_path().then(|| call.target.path().into());
+        if let (Some(hints), Some(path)) = (&mut call.hints, &path) {
+            hints.led(self.back.clone(), path.clone());
         }
-        let path = self.back.needs_path().then(|| call.target.path().to_owned());
         let record = call.record.clone();
         let mut response = next.run(call).await?;
         self.back.clean(&mut response, path.as_deref().unwrap_or("/"), &record.borrow().id);

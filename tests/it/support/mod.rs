@@ -13,16 +13,27 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longest wait of any test for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Ports that tests listen on where they must name one beforehand.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
-/// A loopback port that was free a moment ago.
+/// A loopback port that was free a moment ago. It lies below those that the system gives to connections, where nobody
+/// takes it by chance, and no two calls of a run get the same.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(509);
+    loop {
+        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+        let port = PORTS.start + number as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A variable of the test run's own environment.

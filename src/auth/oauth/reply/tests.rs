@@ -43,7 +43,7 @@ fn read(response: &Response<Bytes>) -> Result<Minted, Failure> {
 
 fn trouble(failure: Failure) -> Trouble {
     match failure {
-        Failure::Down(trouble, _) | Failure::Unknown(trouble) | Failure::Refused(trouble) => trouble,
+        Failure::Down(trouble, _) | Failure::Denied(trouble, _) | Failure::Unknown(trouble) | Failure::Refused(trouble) => trouble,
         Failure::Own(error) => panic!("{error}"),
     }
 }
@@ -137,6 +137,15 @@ fn a_moment_is_one_of_the_issuers_clock() {
         let mut response = json_answer(json!({ "access_token": "a", "at": at }));
         response.headers_mut().insert(DATE, HeaderValue::from_static(date));
         assert_eq!(read_by(&mapping, &response, None).unwrap().expires, Some(expires), "{date}");
+    }
+}
+
+#[test]
+fn a_moment_that_is_past_ends_the_token_and_is_not_taken_for_silence() {
+    let mapping = mapping(json!({ "expires_at": "json.at" }));
+    for at in [1, T - 60_000, T - 1] {
+        let answer = json_answer(json!({ "access_token": "a", "at": at }));
+        assert_eq!(read_by(&mapping, &answer, None).unwrap().expires, Some(T), "{at}");
     }
 }
 
@@ -263,6 +272,30 @@ fn an_issuer_that_is_busy_is_given_the_time_it_asks_for() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
         let Err(Failure::Down(_, wait)) = read(&response) else { panic!("{status}") };
         assert_eq!(wait, asked.map(Duration::from_secs));
+    }
+}
+
+#[test]
+fn patience_may_be_a_date_of_the_issuers_clock() {
+    let mut response = answer(503, "", "");
+    let headers = response.headers_mut();
+    headers.insert(DATE, HeaderValue::from_static("Tue, 14 Nov 2023 21:13:20 GMT"));
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("Tue, 14 Nov 2023 21:14:00 GMT"));
+    let Err(Failure::Down(_, wait)) = read(&response) else { panic!() };
+    assert_eq!(wait, Some(Duration::from_secs(40)));
+}
+
+#[test]
+fn a_renewal_that_is_denied_is_told_from_an_issuer_that_is_down() {
+    let refreshed = |status: u16, body: &str| {
+        let response = answer(status, "application/json", body.to_owned());
+        Mapping::default().understand(&response, Step::Refresh, T, None, &mask()).unwrap_err()
+    };
+    for (status, body) in [(400, r#"{"error":"invalid_request"}"#), (401, "{}"), (403, "")] {
+        assert!(matches!(refreshed(status, body), Failure::Denied(..)), "{status} {body}");
+    }
+    for (status, body) in [(500, "{}"), (503, ""), (429, r#"{"error":"slow_down"}"#)] {
+        assert!(matches!(refreshed(status, body), Failure::Down(..)), "{status} {body}");
     }
 }
 
