@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -103,6 +104,19 @@ pub struct Caller {
     pub tls: bool,
 }
 
+/// The account that a call is made for, where its resource serves several (product, section 6).
+#[derive(Debug)]
+pub struct Account {
+    /// The name of the connection.
+    pub name: Arc<str>,
+    /// Whose it is; `None`: whoever may use the resource.
+    pub client: Option<Arc<str>>,
+    /// Its own values of variables (ruling C9).
+    pub vars: BTreeMap<String, String>,
+    /// What leads to its credential, for the schemes that know such things.
+    pub held: Box<dyn Any + Send + Sync>,
+}
+
 /// Whoever takes an upstream's early hints to a client (RFC 8297).
 pub trait Hinted: std::fmt::Debug + Send + Sync {
     /// Sends them, unless the answer has begun or the client is behind with reading: hints may get lost.
@@ -188,6 +202,8 @@ pub struct Parts {
     pub body: Body,
     /// Who is calling.
     pub caller: Caller,
+    /// The account that it is for, where the resource has several.
+    pub account: Option<Arc<Account>>,
     /// When the exchange must be over, where `timeouts.total` is set.
     pub deadline: Option<Instant>,
     /// Whether the client waits for 100 before it sends its body.
@@ -215,6 +231,7 @@ impl Parts {
             headers,
             body: Body::Empty,
             caller,
+            account: None,
             deadline: None,
             expects_continue: false,
             upgrade: None,
@@ -242,8 +259,13 @@ impl Call {
         let body = self.body.spare(limit);
         let (target, headers) = (self.target.clone(), self.headers.clone());
         let parts = Parts::new(self.method.clone(), target, headers, self.caller.clone(), self.record.clone());
-        let call =
-            Self::new(Parts { deadline: self.deadline, expects_continue: self.expects_continue, upgrade: self.upgrade.clone(), ..parts });
+        let call = Self::new(Parts {
+            account: self.account.clone(),
+            deadline: self.deadline,
+            expects_continue: self.expects_continue,
+            upgrade: self.upgrade.clone(),
+            ..parts
+        });
         Spare { call, body }
     }
 }

@@ -96,6 +96,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         material,
         renew_before,
         source,
+        shelf: None,
     });
     Some(presence?.of(seat, reading))
 }

@@ -12,12 +12,14 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::auth::connection::{CONSENTED, Connection, Connections, Shelf};
 use crate::auth::record;
 use crate::auth::token::{Failure, Life, Minted, State, Token, Turn};
+use crate::call::Account;
 use crate::clock::Clock;
 use crate::error::{Error, Trouble};
 use crate::net::Background;
-use crate::store::Sealed;
+use crate::store::{self, Sealed};
 use crate::telemetry::TokenCounts;
 
 /// How many fetches a caller waits for: the one under way, and one of its own.
@@ -73,7 +75,7 @@ impl Material {
 
 /// All grants of the process. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Tokens(Arc<House>);
+pub struct Tokens(Arc<House>, Connections);
 
 /// What all grants need.
 #[derive(Debug)]
@@ -99,6 +101,9 @@ pub struct Seat {
     pub grant: Arc<Grant>,
     /// How this configuration would have a token: of a grant that outlives a reload, the newest seats have the last word.
     source: Arc<dyn Source>,
+    /// The accounts of the resource, where each call names one: then it is their grants that are presented.
+    shelf: Option<Arc<Shelf>>,
+    renew_before: Option<Duration>,
 }
 
 /// A grant as people may see it.
@@ -134,15 +139,35 @@ impl Tokens {
             seats: Mutex::default(),
             stand_in: OnceLock::new(),
         };
-        Self(Arc::new(house))
+        Self(Arc::new(house), Connections::default())
     }
 
     /// Says where fetches run and what keeps what must outlive the process. The second time changes nothing.
-    pub fn start(&self, background: Background, store: Option<Arc<Sealed>>) {
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn start(&self, background: Background, store: Option<Arc<Sealed>>) -> Result<(), store::Failure> {
         let _ = self.0.background.set(background);
         if let Some(store) = store.filter(|store| store.is_durable()) {
+            self.1.open(&store)?;
             let _ = self.0.store.set(store);
         }
+        Ok(())
+    }
+
+    /// All connections.
+    pub fn connections(&self) -> &Connections {
+        &self.1
+    }
+
+    /// Where fetches run, once they do.
+    pub fn background(&self) -> Option<&Background> {
+        self.0.background.get()
+    }
+
+    /// Whether nothing is sent.
+    pub fn rehearses(&self) -> bool {
+        self.0.stand_in.get().is_some()
     }
 
     /// From now on nothing is fetched, and a word stands for every token: for requests that are shown and not sent.
@@ -168,12 +193,13 @@ impl Tokens {
                 }
                 None => {
                     let grant = Arc::new(Grant::new(&seat, self.0.clone()));
-                    grants.insert(seat.identity, Arc::downgrade(&grant));
+                    grants.insert(seat.identity.clone(), Arc::downgrade(&grant));
                     grant
                 }
             }
         };
-        let seat = Arc::new(Seat { resource: seat.resource, scheme: seat.scheme, grant, source: seat.source });
+        let NewSeat { resource, scheme, source, shelf, renew_before, .. } = seat;
+        let seat = Arc::new(Seat { resource, scheme, grant, source, shelf, renew_before });
         let mut seats = lock(&self.0.seats);
         seats.retain(|seat| seat.strong_count() > 0);
         seats.push(Arc::downgrade(&seat));
@@ -183,7 +209,8 @@ impl Tokens {
     /// All grants as people may see them, by resource.
     pub fn views(&self) -> Vec<View> {
         let seats: Vec<Arc<Seat>> = lock(&self.0.seats).iter().filter_map(Weak::upgrade).collect();
-        let mut views: Vec<View> = seats.iter().map(|seat| seat.view()).collect();
+        // The grants of accounts are shown with their connections.
+        let mut views: Vec<View> = seats.iter().filter(|seat| seat.shelf.is_none()).map(|seat| seat.view()).collect();
         views.sort_by(|a, b| (&a.resource, a.scheme, &a.credential).cmp(&(&b.resource, b.scheme, &b.credential)));
         // Routes of one resource may share a grant.
         views.dedup_by(|a, b| (&a.resource, a.scheme, &a.credential) == (&b.resource, b.scheme, &b.credential));
@@ -211,6 +238,8 @@ pub struct NewSeat {
     pub renew_before: Option<Duration>,
     /// How a token is had.
     pub source: Arc<dyn Source>,
+    /// The accounts of the resource, where each call names one.
+    pub shelf: Option<Arc<Shelf>>,
 }
 
 impl Seat {
@@ -229,35 +258,55 @@ impl Seat {
         }
     }
 
+    /// The grant that a call presents: its account's, where the resource has several.
+    fn of<'a>(&'a self, account: Option<&'a Account>) -> Result<&'a Arc<Grant>, Error> {
+        if self.shelf.is_none() {
+            return Ok(&self.grant);
+        }
+        let connection = account.and_then(Connection::of).ok_or_else(|| Error::Internal("a call names no account".into()))?;
+        Ok(connection.grant(|material, identity| {
+            let life = Mutex::new(Life::new(self.renew_before));
+            Grant::begun(CONSENTED, identity, material.clone(), life, self.grant.house.clone())
+        }))
+    }
+
+    /// The fingerprint of what a call presents.
+    pub fn identity(&self, account: Option<&Account>) -> Option<Arc<str>> {
+        self.of(account).ok().map(|grant| grant.identity.clone())
+    }
+
     /// The token, if it can be served without waiting.
-    pub fn fresh(&self) -> Option<Arc<Token>> {
+    pub fn fresh(&self, account: Option<&Account>) -> Option<Arc<Token>> {
         if let Some(stand_in) = self.grant.house.stand_in.get() {
             return Some(stand_in.clone());
         }
-        let token = self.grant.current.load();
-        token.as_ref().filter(|token| token.is_fresh(self.grant.house.clock.millis())).cloned()
+        let grant = self.of(account).ok()?;
+        let token = grant.current.load();
+        token.as_ref().filter(|token| token.is_fresh(grant.house.clock.millis())).cloned()
     }
 
     /// The token. Waits for it, if need be.
     ///
     /// # Errors
     /// Why there is none now.
-    pub async fn token(&self) -> Result<Arc<Token>, Error> {
+    pub async fn token(&self, account: Option<&Account>) -> Result<Arc<Token>, Error> {
         if let Some(stand_in) = self.grant.house.stand_in.get() {
             return Ok(stand_in.clone());
         }
-        self.grant.token(self).await
+        self.of(account)?.token(self).await
     }
 
     /// An upstream has refused this token. Whether another attempt is worthwhile; what it needs has then been begun.
-    pub fn refuse(&self, used: &Token) -> bool {
-        self.grant.refuse(used, self)
+    pub fn refuse(&self, used: &Token, account: Option<&Account>) -> bool {
+        self.of(account).is_ok_and(|grant| grant.refuse(used, self))
     }
 }
 
 /// One grant: a life, and how to go on with it.
 #[derive(Debug)]
 pub struct Grant {
+    /// What its records are about.
+    kind: &'static str,
     identity: Arc<str>,
     material: Material,
     life: Mutex<Life>,
@@ -280,14 +329,22 @@ struct Memory {
     unsaved: Option<Minted>,
     /// Requests with a token that can be used once, whose answer never came.
     unknown: u32,
+    /// Nothing of it is stored any more.
+    over: bool,
 }
 
 impl Grant {
     fn new(seat: &NewSeat, house: Arc<House>) -> Self {
+        let life = Mutex::new(Life::new(seat.renew_before));
+        Self::begun("grant", seat.identity.clone(), seat.material.clone(), life, house)
+    }
+
+    fn begun(kind: &'static str, identity: Arc<str>, material: Material, life: Mutex<Life>, house: Arc<House>) -> Self {
         Self {
-            identity: seat.identity.clone(),
-            material: seat.material.clone(),
-            life: Mutex::new(Life::new(seat.renew_before)),
+            kind,
+            identity,
+            material,
+            life,
             current: ArcSwapOption::empty(),
             ended: watch::Sender::new(0),
             memory: Mutex::default(),
@@ -298,6 +355,16 @@ impl Grant {
     /// Its fingerprint.
     pub fn identity(&self) -> &Arc<str> {
         &self.identity
+    }
+
+    /// Where it stands in its life.
+    pub fn state(&self, now: u64) -> State {
+        lock(&self.life).state(now)
+    }
+
+    /// From now on nothing of it is stored: what is still under way for it has nobody to serve.
+    pub fn end(&self) {
+        lock(&self.memory).over = true;
     }
 
     fn forgive(&self) {
@@ -478,13 +545,13 @@ impl Grant {
             }
         }
         let mut memory = lock(&self.memory);
-        *memory = Memory { asked: true, before: Some(minted.clone()), unsaved: None, unknown: 0 };
+        *memory = Memory { asked: true, before: Some(minted.clone()), unsaved: None, unknown: 0, over: memory.over };
         Ok(minted)
     }
 
     fn place(&self, source: &dyn Source) -> Option<(Arc<Sealed>, String)> {
-        let store = self.house.store.get().filter(|_| source.asks())?;
-        Some((store.clone(), store.name("grant", [self.material.bytes()])))
+        let store = self.house.store.get().filter(|_| source.asks() && !lock(&self.memory).over)?;
+        Some((store.clone(), store.name(self.kind, [self.material.bytes()])))
     }
 }
 

@@ -10,6 +10,7 @@ mod basic;
 mod bearer;
 mod capture;
 pub mod captured;
+pub mod connection;
 mod digest;
 mod expiry;
 mod field;

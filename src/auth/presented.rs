@@ -41,7 +41,7 @@ pub enum Spot {
         name: HeaderName,
         /// The word in front; empty for none.
         word: String,
-        /// The last value that was made, by the token's generation.
+        /// The last value that was made, by the token's serial number.
         made: ArcSwapOption<(u64, HeaderValue)>,
     },
     /// Into the query.
@@ -178,12 +178,12 @@ impl Spot {
 
 /// The value of the field; made once for each token.
 fn value(word: &str, token: &Token, made: &ArcSwapOption<(u64, HeaderValue)>) -> Result<HeaderValue, Error> {
-    if let Some(value) = made.load().as_ref().filter(|made| made.0 == token.generation).map(|made| made.1.clone()) {
+    if let Some(value) = made.load().as_ref().filter(|made| made.0 == token.serial).map(|made| made.1.clone()) {
         return Ok(value);
     }
     let space = if word.is_empty() { "" } else { " " };
     let field = Field::new(&Zeroizing::new([word, space, token.access()].concat())).map_err(|_| unfit("a header"))?;
-    made.store(Some(Arc::new((token.generation, field.value()))));
+    made.store(Some(Arc::new((token.serial, field.value()))));
     Ok(field.value())
 }
 
@@ -234,8 +234,8 @@ impl Scheme for Presented {
         owned
     }
 
-    fn identity(&self, _: &Call) -> Option<Arc<str>> {
-        Some(self.seat.grant.identity().clone())
+    fn identity(&self, call: &Call) -> Option<Arc<str>> {
+        self.seat.identity(call.account.as_deref())
     }
 
     fn secret(&self) -> bool {
@@ -244,10 +244,10 @@ impl Scheme for Presented {
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         let reads_body = self.places.iter().any(Spot::reads_body);
-        match self.seat.fresh() {
+        match self.seat.fresh(call.account.as_deref()) {
             Some(token) if !reads_body => Signing::Done(self.put(call, token)),
             _ => Signing::Later(Box::pin(async move {
-                let token = self.seat.token().await?;
+                let token = self.seat.token(call.account.as_deref()).await?;
                 self.put_everywhere(call, token).await
             })),
         }
@@ -267,7 +267,7 @@ impl Scheme for Presented {
             }
             return Renewing::Done(Ok(Renewal::Stands));
         }
-        let worthwhile = self.seat.refuse(&token);
+        let worthwhile = self.seat.refuse(&token, attempt.call.account.as_deref());
         Renewing::Done(Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands }))
     }
 }

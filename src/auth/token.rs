@@ -11,7 +11,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::auth::captured::Captured;
@@ -29,6 +29,9 @@ const MOST_LEAD: u64 = 5 * 60 * 1000;
 const LEAST_LEAD: u64 = 10 * 1000;
 /// A token this close to its end would be dead on arrival.
 const LAST_GASP: u64 = 1000;
+
+/// The next token's number.
+static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// What stands for a token that has not been fetched, where nothing is sent (ruling B13).
 pub const STAND_IN: &str = "[to be fetched]";
@@ -93,6 +96,8 @@ pub struct Token {
     pub minted: Minted,
     /// Counts the tokens of one grant.
     pub generation: u64,
+    /// Tells it from every other token of the process.
+    pub serial: u64,
     /// Whether an upstream has taken it.
     accepted: AtomicBool,
     ages: u64,
@@ -103,7 +108,7 @@ impl Token {
     /// The one with [`STAND_IN`] for its text.
     pub fn stand_in() -> Self {
         let minted = Minted { access: Some(Secret::new(STAND_IN.into())), ..Minted::default() };
-        Self { minted, generation: 0, accepted: AtomicBool::new(false), ages: u64::MAX, dies: u64::MAX }
+        Self { minted, generation: 0, serial: 0, accepted: AtomicBool::new(false), ages: u64::MAX, dies: u64::MAX }
     }
 
     /// Whether it is a real one.
@@ -361,7 +366,8 @@ impl Life {
                 (expires - lead + jitter, expires - LAST_GASP.min(life / 10))
             }
         };
-        Token { minted, generation: self.generation, accepted: AtomicBool::new(false), ages: ages.min(dies), dies }
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        Token { minted, generation: self.generation, serial, accepted: AtomicBool::new(false), ages: ages.min(dies), dies }
     }
 }
 

@@ -75,8 +75,8 @@ impl Ready {
 pub fn start(tokens: &Tokens, store: &store::Config) -> Result<(), u8> {
     // Only where records outlive the process is there anything to open.
     let store = store.is_durable().then(|| store::open(store)).transpose().map_err(|error| failed(&error))?;
-    tokens.start(Background::start().map_err(|error| failed(&error))?, store.map(Arc::new));
-    Ok(())
+    let background = Background::start().map_err(|error| failed(&error))?;
+    tokens.start(background, store.map(Arc::new)).map_err(|error| failed(&error))
 }
 
 fn failed(error: &dyn std::error::Error) -> u8 {

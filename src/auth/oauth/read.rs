@@ -114,6 +114,7 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
         material,
         renew_before,
         source: std::sync::Arc::new(oauth),
+        shelf: None,
     });
     Some(presence.of(seat, reading))
 }
