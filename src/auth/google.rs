@@ -7,13 +7,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::auth::assertion::Signer;
-use crate::auth::grant::{Fetching, Material, NewSeat, Source};
+use crate::auth::grant::{Ask, Fetching, Material, NewSeat, Source};
 use crate::auth::oauth;
 use crate::auth::presented::Presence;
 use crate::auth::read::fields;
 use crate::auth::token::Minted;
 use crate::auth::{Reading, Scheme};
-use crate::clock::Clock;
 use crate::key::Key;
 use crate::secret::Secret;
 use crate::tree::{Fields, Node};
@@ -166,8 +165,8 @@ struct SelfSigned {
 }
 
 impl Source for SelfSigned {
-    fn fetch<'a>(&'a self, _: Option<&'a Minted>, clock: &'a Clock) -> Fetching<'a> {
-        let now = clock.millis();
+    fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a> {
+        let now = ask.clock.millis();
         let mut claims = self.claims.clone();
         claims.insert("iat".into(), (now / 1000).into());
         claims.insert("exp".into(), (now / 1000 + SELF_SIGNED_LIFE).into());

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::auth::connection::{CONSENTED, Connection, Connections, Shelf};
 use crate::auth::record;
 use crate::auth::token::{Failure, Life, Minted, State, Token, Turn};
+use crate::auth::whose::Whose;
 use crate::call::Account;
 use crate::clock::Clock;
 use crate::error::{Error, Trouble};
@@ -30,10 +31,21 @@ const UNKNOWN_MAX: u32 = 2;
 /// How a token is had.
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Minted, Failure>> + 'a>>;
 
+/// What a source is asked with.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// What there was before, where that helps.
+    pub before: Option<&'a Minted>,
+    /// Whose token it is to be.
+    pub whose: &'a Whose,
+    /// The time of day.
+    pub clock: &'a Clock,
+}
+
 /// Whoever knows how to have a token. It is asked in the background, once at a time.
 pub trait Source: std::fmt::Debug + Send + Sync {
-    /// Fetches a token, from what there was before where that helps. It bounds its own time.
-    fn fetch<'a>(&'a self, before: Option<&'a Minted>, clock: &'a Clock) -> Fetching<'a>;
+    /// Fetches a token. It bounds its own time.
+    fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a>;
 
     /// Whether it asks an issuer at all: what is made here is neither counted nor stored.
     fn asks(&self) -> bool {
@@ -104,6 +116,7 @@ pub struct Seat {
     /// The accounts of the resource, where each call names one: then it is their grants that are presented.
     shelf: Option<Arc<Shelf>>,
     renew_before: Option<Duration>,
+    whose: Arc<Whose>,
 }
 
 /// A grant as people may see it.
@@ -199,7 +212,8 @@ impl Tokens {
             }
         };
         let NewSeat { resource, scheme, source, shelf, renew_before, .. } = seat;
-        let seat = Arc::new(Seat { resource, scheme, grant, source, shelf, renew_before });
+        let whose = Arc::new(Whose::anybody());
+        let seat = Arc::new(Seat { resource, scheme, grant, source, shelf, renew_before, whose });
         let mut seats = lock(&self.0.seats);
         seats.retain(|seat| seat.strong_count() > 0);
         seats.push(Arc::downgrade(&seat));
@@ -422,7 +436,8 @@ impl Grant {
 
     /// Begins the fetch that the machine has asked for.
     fn begin(self: &Arc<Self>, by: &Seat) {
-        let job = Job { grant: self.clone(), source: by.source.clone(), by: by.resource.clone(), outcome: None };
+        let (source, whose) = (by.source.clone(), by.whose.clone());
+        let job = Job { grant: self.clone(), source, whose, by: by.resource.clone(), outcome: None };
         match self.house.background.get() {
             // A job that is not taken is dropped, and so has ended.
             Some(background) => drop(background.spawn(move || job.run())),
@@ -450,7 +465,7 @@ impl Grant {
     }
 
     /// Has a token, by way of the store where there is one.
-    async fn fetch(&self, source: &dyn Source, by: &Arc<str>) -> Result<Minted, Failure> {
+    async fn fetch(&self, source: &dyn Source, whose: &Whose, by: &Arc<str>) -> Result<Minted, Failure> {
         let unsaved = lock(&self.memory).unsaved.clone();
         if let Some(minted) = unsaved {
             // The issuer has given it already, and would not do so twice.
@@ -474,7 +489,7 @@ impl Grant {
         if source.must_keep() {
             self.journal(source, before.as_ref()).await?;
         }
-        let outcome = source.fetch(before.as_ref(), &self.house.clock).await;
+        let outcome = source.fetch(Ask { before: before.as_ref(), whose, clock: &self.house.clock }).await;
         if source.asks() {
             let result = match &outcome {
                 Ok(_) => "ok",
@@ -559,13 +574,14 @@ impl Grant {
 struct Job {
     grant: Arc<Grant>,
     source: Arc<dyn Source>,
+    whose: Arc<Whose>,
     by: Arc<str>,
     outcome: Option<Result<Minted, Failure>>,
 }
 
 impl Job {
     async fn run(mut self) {
-        self.outcome = Some(self.grant.fetch(&*self.source, &self.by).await);
+        self.outcome = Some(self.grant.fetch(&*self.source, &self.whose, &self.by).await);
     }
 }
 

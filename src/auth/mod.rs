@@ -34,6 +34,7 @@ mod record;
 #[cfg(test)]
 pub(crate) mod support;
 pub mod token;
+pub mod whose;
 
 use std::future::Future;
 use std::pin::Pin;

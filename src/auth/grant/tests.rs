@@ -34,11 +34,11 @@ impl std::fmt::Debug for Issuer {
 }
 
 impl Source for Issuer {
-    fn fetch<'a>(&'a self, before: Option<&'a Minted>, clock: &'a Clock) -> Fetching<'a> {
+    fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a> {
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
-        lock(&self.seen).push(before.and_then(|b| b.refresh.as_ref()).map(|r| r.expose().to_owned()));
+        lock(&self.seen).push(ask.before.and_then(|b| b.refresh.as_ref()).map(|r| r.expose().to_owned()));
         let answer = lock(&self.answers).pop_front().unwrap_or(Answer::Mint(None));
-        let now = clock.millis();
+        let now = ask.clock.millis();
         Box::pin(async move {
             let mint = |refresh: Option<&str>| {
                 Ok(Minted {

@@ -12,7 +12,7 @@ mod reply;
 mod trouble;
 
 use crate::auth::assertion::{self, Signer};
-use crate::auth::grant::{Fetching, Source};
+use crate::auth::grant::{Ask, Fetching, Source};
 use crate::auth::token::{Failure, Minted};
 use crate::clock::Clock;
 use crate::error::Trouble;
@@ -108,13 +108,13 @@ impl Oauth {
 }
 
 impl Source for Oauth {
-    fn fetch<'a>(&'a self, before: Option<&'a Minted>, clock: &'a Clock) -> Fetching<'a> {
+    fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a> {
         Box::pin(async move {
-            match self.refreshed(before, clock).await {
+            match self.refreshed(ask.before, ask.clock).await {
                 // A refresh token that is spent is no reason to give up where the grant can begin anew.
-                Some(Err(Failure::Refused(_) | Failure::Denied(..))) if self.first.is_some() => self.begun(clock).await,
+                Some(Err(Failure::Refused(_) | Failure::Denied(..))) if self.first.is_some() => self.begun(ask.clock).await,
                 Some(done) => done,
-                None => self.begun(clock).await,
+                None => self.begun(ask.clock).await,
             }
         })
     }
