@@ -254,7 +254,7 @@ impl Connections {
         let shelf = self.shelf(owner);
         let Some(account) = shelf.find(name) else { return Ok(None) };
         let Some(connection) = Connection::of(&account) else { return Ok(None) };
-        let minted = store.read(&store.name(CONSENTED, [connection.material.bytes()]))?.and_then(|record| record::read(&record));
+        let minted = store.read(&store.name(CONSENTED, [connection.material.bytes()]))?.and_then(|record| Some(record::read(&record)?.0));
         store.remove(&place(&store, owner, name))?;
         shelf.change(|map| drop(map.remove(name)));
         forget(&store, connection);
