@@ -1,4 +1,4 @@
-//! Sets one member of a JSON object in its text (RFC 8259). Every other byte stays: numbers as written, white space,
+//! Sets one member of a JSON object in its text (RFC 8259), or replaces texts in it. Every other byte stays: numbers as written, white space,
 //! order, even duplicate keys of others. The text is judged whole and strictly, so that what goes on has one reading.
 
 /// How deep arrays and objects may nest; the outermost object is the first level.
@@ -82,6 +82,97 @@ pub fn set_deep(text: &[u8], path: &[String], value: &str) -> Result<Vec<u8>, Wr
     };
     let key = serde_json::to_string(name).map_err(|_| Wrong::Encoding)?;
     set(text, name, &[key.as_str(), ":", &inner].concat())
+}
+
+/// One step of a way into a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The members of an object that have this name.
+    Name(String),
+    /// The element of an array at this index.
+    Index(usize),
+    /// All elements of an array, or all members of an object.
+    Each,
+}
+
+/// The text with each string that one of `ways` leads to replaced by what `edit` makes of it; `None` where it leaves all.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn replace(text: &[u8], ways: &[Vec<Step>], edit: &mut dyn FnMut(&str) -> Option<String>) -> Result<Option<Vec<u8>>, Wrong> {
+    std::str::from_utf8(text).map_err(|_| Wrong::Encoding)?;
+    let mut scan = Scan { text, at: 0 };
+    scan.space();
+    let mut walk = Walk { edits: Vec::new(), edit };
+    let ways: Vec<&[Step]> = ways.iter().map(Vec::as_slice).collect();
+    walk.value(&mut scan, &ways, 1)?;
+    scan.end()?;
+    if walk.edits.is_empty() {
+        return Ok(None);
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut copied = 0;
+    for (range, new) in walk.edits {
+        out.extend_from_slice(&text[copied..range.start]);
+        out.extend_from_slice(new.as_bytes());
+        copied = range.end;
+    }
+    out.extend_from_slice(&text[copied..]);
+    Ok(Some(out))
+}
+
+/// A walk along ways: what it has found to replace, in order.
+struct Walk<'e> {
+    edits: Vec<(std::ops::Range<usize>, String)>,
+    edit: &'e mut dyn FnMut(&str) -> Option<String>,
+}
+
+impl Walk<'_> {
+    fn value(&mut self, scan: &mut Scan<'_>, ways: &[&[Step]], depth: usize) -> Result<(), Wrong> {
+        match scan.peek() {
+            Some(b'"') if ways.iter().any(|way| way.is_empty()) => self.string(scan),
+            Some(b'{' | b'[') if depth > DEEPEST => Err(Wrong::TooDeep),
+            Some(b'{') if !ways.is_empty() => scan.many(b'}', |scan| {
+                let start = scan.at;
+                scan.string()?;
+                let key = start..scan.at;
+                scan.space();
+                scan.need(b':')?;
+                scan.space();
+                let inner = along(ways, |step| match step {
+                    Step::Name(name) => is_named(&scan.text[key.clone()], name),
+                    Step::Index(_) => false,
+                    Step::Each => true,
+                });
+                self.value(scan, &inner, depth + 1)
+            }),
+            Some(b'[') if !ways.is_empty() => {
+                let mut index = 0;
+                scan.many(b']', |scan| {
+                    let inner = along(ways, |step| *step == Step::Each || *step == Step::Index(index));
+                    index += 1;
+                    self.value(scan, &inner, depth + 1)
+                })
+            }
+            _ => scan.value(depth),
+        }
+    }
+
+    fn string(&mut self, scan: &mut Scan<'_>) -> Result<(), Wrong> {
+        let start = scan.at;
+        scan.string()?;
+        // Half a surrogate pair is no text, and so nothing to replace.
+        let Ok(text) = serde_json::from_slice::<String>(&scan.text[start..scan.at]) else { return Ok(()) };
+        if let Some(new) = (self.edit)(&text) {
+            self.edits.push((start..scan.at, serde_json::Value::String(new).to_string()));
+        }
+        Ok(())
+    }
+}
+
+/// What is left of the ways whose next step is taken.
+fn along<'w>(ways: &[&'w [Step]], mut takes: impl FnMut(&Step) -> bool) -> Vec<&'w [Step]> {
+    ways.iter().filter_map(|way| way.split_first()).filter(|(step, _)| takes(step)).map(|(_, rest)| rest).collect()
 }
 
 /// Where the value of the last member called `name` stands.
@@ -320,6 +411,45 @@ mod tests {
         assert_eq!(put(r#"{"api_key":1,"api_key":2,"b":2}"#).unwrap(), r#"{"api_key":"S","b":2}"#);
         assert_eq!(put(r#"{"api_key":1,"b":2 , "api_key":2 }"#).unwrap(), r#"{"api_key":"S","b":2 }"#);
         assert_eq!(put(r#"{"a":0,"api_key":1,"api_key":2,"api_key":3}"#).unwrap(), r#"{"a":0,"api_key":"S"}"#);
+    }
+
+    fn replaced(text: &str, ways: &[&[Step]]) -> Result<Option<String>, Wrong> {
+        let ways: Vec<Vec<Step>> = ways.iter().map(|way| way.to_vec()).collect();
+        let mut edit = |text: &str| text.strip_prefix('u').map(|rest| format!("\"{rest}"));
+        Ok(replace(text.as_bytes(), &ways, &mut edit)?.map(|out| String::from_utf8(out).unwrap()))
+    }
+
+    #[test]
+    fn texts_that_a_way_leads_to_are_replaced_and_every_other_byte_stays() {
+        let name = |name: &str| Step::Name(name.into());
+        let ways: [&[Step]; 4] =
+            [&[name("next")], &[name("d"), name("__next")], &[name("all"), Step::Each, name("url")], &[name("list"), Step::Index(1)]];
+        for (text, out) in [
+            (r#" { "next" : "u1" , "n": 1.00e5 } "#, Some(r#" { "next" : "\"1" , "n": 1.00e5 } "#)),
+            (r#"{"\u006eext":"u1","next":"u2","other":"u3"}"#, Some(r#"{"\u006eext":"\"1","next":"\"2","other":"u3"}"#)),
+            (r#"{"d":{"next":"u0","__next":"\u0075x"}}"#, Some(r#"{"d":{"next":"u0","__next":"\"x"}}"#)),
+            (
+                r#"{"all":[{"url":"u1"},{"url":"v"},{"url":7},"u",{"url":"u2"}]}"#,
+                Some(r#"{"all":[{"url":"\"1"},{"url":"v"},{"url":7},"u",{"url":"\"2"}]}"#),
+            ),
+            (r#"{"list":["u1","u2","u3"]}"#, Some(r#"{"list":["u1","\"2","u3"]}"#)),
+            (r#"{"next":null,"d":"u","all":{"url":"x"}}"#, None),
+            (r#""u""#, None),
+            ("[]", None),
+        ] {
+            assert_eq!(replaced(text, &ways).unwrap().as_deref(), out, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_not_touched() {
+        let next: &[Step] = &[Step::Name("next".into())];
+        for text in ["", "{", r#"{"next":"u"} x"#, r#"{"next":"u",}"#, "{\"next\":\"u\n\"}", "<next>u</next>"] {
+            assert!(replaced(text, &[next]).is_err(), "{text}");
+        }
+        let deep = format!("{}\"u\"{}", "[".repeat(DEEPEST + 1), "]".repeat(DEEPEST + 1));
+        assert_eq!(replaced(&deep, &[&vec![Step::Each; DEEPEST + 1]]), Err(Wrong::TooDeep));
+        assert_eq!(replace(b"\"\xff\"", &[], &mut |_| None), Err(Wrong::Encoding));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod grant;
 mod hex;
 mod http_signature;
 mod insert;
-mod json;
+pub(crate) mod json;
 pub mod merge;
 mod none;
 mod oauth;

@@ -154,6 +154,55 @@ fn locations_and_links_lead_back_to_the_gateway() {
     assert_eq!(reply.field("link"), Some("</r/up/p2>; rel=\"next\", </r/up/p9>; rel=last, <https://else.example/z>; rel=help"));
 }
 
+/// Answers with this JSON, in which `{host}` is its own.
+fn paging(kind: &'static str, more: &'static str, body: &'static str) -> Upstream {
+    Upstream::answering(move |seen, stream| {
+        use std::io::Write as _;
+        let body = body.replace("{host}", seen.field("host").unwrap());
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{more}Content-Length: {}\r\n\r\n", body.len());
+        stream.write_all(format!("{head}{}", if seen.line().starts_with("HEAD") { "" } else { &body }).as_bytes()).is_ok()
+    })
+}
+
+#[test]
+fn links_inside_of_json_answers_lead_back_where_they_are_named() {
+    const BODY: &str = r#"{ "next" : "http:\/\/{host}/base/a?page=2#x", "size": 1.00, "other": "http://{host}/base/a",
+        "d": {"__next": "/base/a?skip=10"}, "all": [{"url":"http://{host}/base/a/1"},{"url":"http://else.example/base/a"},{"url":"//{host}/base"},{"url":"http://{host}/elsewhere"},{"url":"a"}] }"#;
+    const LED: &str = r#"{ "next" : "/r/up/a?page=2#x", "size": 1.00, "other": "http://{host}/base/a",
+        "d": {"__next": "/r/up/a?skip=10"}, "all": [{"url":"/r/up/a/1"},{"url":"http://else.example/base/a"},{"url":"/r/up"},{"url":"http://{host}/elsewhere"},{"url":"a"}] }"#;
+    let upstream = paging("application/vnd.api+json; charset=utf-8", "ETag: \"v1\"\r\nContent-Digest: sha-256=:AAAA:\r\n", BODY);
+    let gateway = gateway(&upstream, "    rewrite_links: { json: [$.next, $.d.__next, \"$.all[*].url\"] }\n");
+    let host = format!("127.0.0.1:{}", upstream.port);
+    let reply = gateway.send("GET", "/r/up/a", "Accept-Encoding: gzip\r\nRange: bytes=0-9\r\n", b"");
+    assert_eq!(reply.text(), LED.replace("{host}", &host));
+    assert_eq!((reply.field("etag"), reply.field("content-digest")), (Some("W/\"v1\""), None));
+    let seen = upstream.last();
+    assert_eq!((seen.field("accept-encoding"), seen.field("range")), (Some("identity"), None));
+    let head = gateway.send("HEAD", "/r/up/a", "", b"");
+    assert_eq!((head.status, head.field("content-length"), head.field("etag")), (200, None, Some("W/\"v1\"")));
+}
+
+#[test]
+fn an_answer_in_which_no_link_can_be_led_goes_on_as_it_is() {
+    let long: &'static str = Box::leak(format!(r#"{{"next":"http://{{host}}/base/a","pad":"{}"}}"#, "x".repeat(4096)).into_boxed_str());
+    for (kind, more, body) in [
+        ("text/html", "", "{\"next\":\"http://{host}/base/a\"}"),
+        ("application/json", "Content-Encoding: x-odd\r\n", "{\"next\":\"http://{host}/base/a\"}"),
+        ("application/json", "", "{\"next\":\"http://{host}/base/a\""),
+        ("application/json", "", "{\"next\":[\"http://{host}/base/a\"]}"),
+        ("application/json", "", "{\"next\":\"ftp://{host}/base/a\"}"),
+        ("application/json", "", "{\"next\":\"http://{host}.evil.example/base/a\"}"),
+        ("application/json", "", "{\"next\":\"http://{host}/base/../a\"}"),
+        ("application/json", "", ""),
+        ("application/json", "", long),
+    ] {
+        let upstream = paging(kind, more, body);
+        let gateway = gateway(&upstream, "    limits: { buffer: 1KiB }\n    rewrite_links: { json: $.next }\n");
+        let reply = gateway.get("/r/up/a");
+        assert_eq!(reply.text(), body.replace("{host}", &format!("127.0.0.1:{}", upstream.port)), "{kind} {body}");
+    }
+}
+
 #[test]
 fn locations_elsewhere_are_not_touched_and_those_outside_the_base_become_absolute() {
     for (sent, arrived) in [

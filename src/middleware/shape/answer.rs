@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::X_REQUEST_ID;
 use super::fields::{is_never, keep_trailers, nominated};
 use super::links::Links;
+use super::paging::Paging;
 use crate::body::Body;
 use crate::call::Led;
 
@@ -26,6 +27,8 @@ pub struct Back {
     pub links: Links,
     /// Whether `Location` and `Link` are mapped (`redirects: rewrite`).
     pub rewrites: bool,
+    /// Links inside of bodies, and how large these may be.
+    pub paging: Option<(Paging, u64)>,
     /// Whether cookies are forwarded.
     pub cookies: bool,
     /// Whether browsers may run what this upstream answers.
@@ -41,7 +44,7 @@ impl Led for Back {
 impl Back {
     /// Whether the path of the request is needed for the answer.
     pub fn needs_path(&self) -> bool {
-        self.rewrites
+        self.rewrites || self.paging.is_some()
     }
 
     /// Cleans an answer to a request for `path`.
@@ -153,6 +156,7 @@ mod tests {
         Back {
             links: Links::new("x", &Origin::parse("https", "api.example").unwrap(), "/v1"),
             rewrites: true,
+            paging: None,
             cookies: true,
             browser: false,
         }

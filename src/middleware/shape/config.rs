@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use super::answer::Back;
 use super::fields::{Filter, is_never};
 use super::links::Links;
+use super::paging::Paging;
 use super::{ClientIp, Gateway, Param, Set, Shape};
 use crate::auth::Owned;
 use crate::expr::{self, Names, Settings, Template, Unset};
@@ -26,7 +27,7 @@ const NOT_SET_HERE: [(&str, &str); 5] = [
     ("tracestate", "a trace is continued, not begun here"),
 ];
 
-/// The keys `headers params cookies forward redirects browser` of a resource.
+/// The keys `headers params cookies forward redirects rewrite_links browser` of a resource.
 #[derive(Clone, Debug)]
 pub struct Config {
     headers: Vec<(HeaderName, Place, Rule<HeaderValue>)>,
@@ -35,6 +36,7 @@ pub struct Config {
     computed_cookies: Vec<Fill>,
     forward: Forward,
     rewrites: bool,
+    paging: Option<Paging>,
     browser: bool,
 }
 
@@ -96,7 +98,7 @@ pub const SHAPING: Names = Names::FIXED.with(Names::CLIENT).with(Names::REQUEST)
 impl Config {
     /// Reads the keys of a resource. `None` after an error was reported.
     pub fn read(fields: &Fields<'_>, settings: &Settings, problems: &Problems) -> Option<Self> {
-        fields.unbuilt_all(&["rewrite_links"]);
+        let paging = fields.node("rewrite_links").map(|n| Paging::read(n, problems));
         let redirects = fields.choice("redirects", &[("rewrite", true), ("pass", false)], true);
         let (cookies, computed_cookies) = fields.node("cookies").map(|n| cookies(n, settings, problems)).unwrap_or_default();
         let config = Self {
@@ -106,6 +108,10 @@ impl Config {
             computed_cookies,
             forward: fields.node("forward").map_or_else(|| Some(Forward::default()), |n| forward(n, problems))?,
             rewrites: redirects,
+            paging: match paging {
+                Some(paging) => Some(paging?),
+                None => None,
+            },
             browser: fields.flag("browser", false),
         };
         config.overlay(fields, settings, problems)
@@ -184,6 +190,7 @@ impl Config {
         let back = Back {
             links: Links::new(resource, base.origin, base.path),
             rewrites: self.rewrites,
+            paging: self.paging.map(|paging| (paging, buffer)),
             cookies: self.forward.cookies,
             browser: self.browser,
         };
@@ -204,7 +211,7 @@ impl Config {
             client_ip: self.forward.client_ip,
             fills: steady,
             computes_agent,
-            scanned,
+            scanned: scanned || back.paging.is_some(),
             back: Arc::new(back),
         })?;
         Some((shape, volatile))

@@ -56,6 +56,12 @@ impl Links {
         self.inside(path).unwrap_or_else(|| format!("{}{path}", self.origin))
     }
 
+    /// Whether what [`Links::map`] made leads to the gateway.
+    pub fn leads_in(&self, mapped: &str) -> bool {
+        let rest = mapped.strip_prefix(self.prefix.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+    }
+
     /// The gateway's path for an upstream's path inside the base.
     pub fn inside(&self, path: &str) -> Option<String> {
         let rest = path.strip_prefix(self.base.as_str())?;

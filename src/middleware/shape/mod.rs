@@ -6,6 +6,7 @@ mod answer;
 mod config;
 mod fields;
 mod links;
+mod paging;
 
 use std::sync::Arc;
 
@@ -104,8 +105,8 @@ pub struct Shape {
     fills: Option<Fills>,
     /// Whether an expression makes the `User-Agent`.
     computes_agent: bool,
-    /// Whether bodies of answers are searched for the credential: not compressed, and not in pieces of the client's choice,
-    /// of which none would hold it.
+    /// Whether bodies of answers are searched for the credential or for links: not compressed, and not in pieces of the client's choice,
+    /// of which none would hold one.
     scanned: bool,
     back: Arc<Back>,
 }
@@ -126,6 +127,14 @@ impl Step for Shape {
             hints.led(self.back.clone(), path.clone());
         }
         let record = call.record.clone();
+        if let Some((paging, most)) = &self.back.paging {
+            let method = call.method.clone();
+            let response = next.run(call).await?;
+            let path = path.as_deref().unwrap_or("/");
+            let mut response = Box::pin(paging.lead(response, &method, &self.back.links, path, *most)).await?;
+            self.back.clean(&mut response, path, &record.borrow().id);
+            return Ok(response);
+        }
         let mut response = next.run(call).await?;
         self.back.clean(&mut response, path.as_deref().unwrap_or("/"), &record.borrow().id);
         Ok(response)
