@@ -42,7 +42,7 @@ struct Account {
 pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let problems = reading.problems;
     let fields = fields(node, "a map with `key`", problems)?;
-    let presence = Presence::read(&fields, problems);
+    let presence = Presence::read(&fields, reading);
     let mode = fields.choice("mode", &MODES, Mode::AccessToken);
     let account = match fields.node("key") {
         Some(node) => account(node, reading),

@@ -7,12 +7,13 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::{HeaderName, HeaderValue};
 
 use crate::auth::read::fields;
+use crate::auth::whole::whole;
 use crate::auth::{Owned, Reading, Scheme, Signing};
-use crate::body::{self, Body};
+use crate::body::Body;
 use crate::call::Call;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -269,15 +270,8 @@ impl Scheme for HttpSignature {
             return Signing::Done(self.digest(call, b"").and_then(|()| self.seal(call)));
         }
         Signing::Later(Box::pin(async move {
-            let bytes = body::collect(std::mem::take(&mut call.body), self.buffer, "limits.buffer").await?;
-            call.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-            call.headers.remove(TRANSFER_ENCODING);
-            call.headers.remove(EXPECT);
-            call.expects_continue = false;
+            let bytes = whole(call, self.buffer).await?;
             self.digest(call, &bytes)?;
-            if !bytes.is_empty() {
-                call.body = Body::Full(bytes);
-            }
             self.seal(call)
         }))
     }

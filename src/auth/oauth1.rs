@@ -10,14 +10,15 @@ use std::sync::Arc;
 use aws_lc_rs::{digest, hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use self::base::Pairs;
 use crate::auth::read::fields;
+use crate::auth::whole::whole;
 use crate::auth::{Owned, Reading, Scheme, Signing};
-use crate::body::{self, Body};
+use crate::body::Body;
 use crate::call::Call;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -209,16 +210,8 @@ impl Scheme for OAuth1 {
             return Signing::Done(self.seal(call, bytes, form));
         }
         Signing::Later(Box::pin(async move {
-            let bytes = body::collect(std::mem::take(&mut call.body), self.buffer, "limits.buffer").await?;
-            call.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-            call.headers.remove(TRANSFER_ENCODING);
-            call.headers.remove(EXPECT);
-            call.expects_continue = false;
-            self.seal(call, Some(&bytes), form)?;
-            if !bytes.is_empty() {
-                call.body = Body::Full(bytes);
-            }
-            Ok(())
+            let bytes = whole(call, self.buffer).await?;
+            self.seal(call, Some(&bytes), form)
         }))
     }
 }

@@ -1,71 +1,56 @@
-//! Presents a grant's token: where it goes (`place`, rulings F4 and F47), and what an upstream's refusal of it looks like
-//! (`refused`). Where the token comes from is the grant's affair.
+//! Presents a grant's token, and says what an upstream's refusal of it looks like (`refused`). Where a token goes is
+//! `placed.rs`, where it comes from the grant's affair.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use http::header::AUTHORIZATION;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use zeroize::Zeroizing;
 
 use crate::auth::field::Field;
 use crate::auth::grant::Seat;
-use crate::auth::insert::Insert;
+use crate::auth::placed::{At, Placed, Spot, unfit};
 use crate::auth::token::Token;
-use crate::auth::{Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing, place};
+use crate::auth::{Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing};
 use crate::call::Call;
-use crate::error::{Error, Trouble};
-use crate::tree::{Fields, Node, Problems, Value};
-use crate::uri::encode_query;
-
-/// Most places of one token.
-const PLACES_MAX: usize = 8;
-/// What a header or the framing of the upstream's request owns.
-const UNPLACEABLE: [&str; 8] = ["host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "expect", "cookie"];
+use crate::error::Error;
+use crate::expr::{Name, Settings};
+use crate::tree::{Fields, Node, Problems};
 
 /// A scheme that presents a token.
 #[derive(Debug)]
 pub struct Presented {
     seat: Arc<Seat>,
-    places: Vec<Spot>,
+    places: Vec<Place>,
     refused: Vec<StatusCode>,
+    settings: Arc<Settings>,
     buffer: u64,
 }
 
 /// Where a token goes.
 #[derive(Debug)]
-pub enum Spot {
-    /// Into a field, behind a word.
-    Header {
-        /// The field.
-        name: HeaderName,
-        /// The word in front; empty for none.
-        word: String,
-        /// The last value that was made, by the token's serial number.
-        made: ArcSwapOption<(u64, HeaderValue)>,
-    },
-    /// Into the query.
-    Query(String),
-    /// Into a cookie.
-    Cookie(String),
-    /// Into the JSON or form body.
-    Body(String),
+struct Place {
+    spot: Spot,
+    /// The last value of a field that was made, by the token's serial number.
+    made: ArcSwapOption<(u64, HeaderValue)>,
 }
 
 /// How a token is presented, as the operator writes it.
 #[derive(Debug)]
 pub struct Presence {
-    places: Vec<Spot>,
+    places: Vec<Place>,
     refused: Vec<StatusCode>,
 }
 
 impl Presence {
     /// Reads `place` and `refused`.
-    pub fn read(fields: &Fields<'_>, problems: &Problems) -> Option<Self> {
-        let places = match fields.node("place") {
-            None => vec![Spot::header(AUTHORIZATION, "Bearer")],
-            Some(node) => places(node, problems)?,
+    pub fn read(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Self> {
+        let problems = reading.problems;
+        let spots = match fields.node("place") {
+            None => vec![Spot::bearer()],
+            Some(node) => Spot::read(node, Name::PlacedToken, reading)?,
         };
+        let places = spots.into_iter().map(|spot| Place { spot, made: ArcSwapOption::empty() }).collect();
         let refused = match fields.node("refused") {
             None => vec![StatusCode::UNAUTHORIZED],
             Some(node) => {
@@ -81,57 +66,9 @@ impl Presence {
 
     /// The scheme that presents this seat's token.
     pub fn of(self, seat: Arc<Seat>, reading: Reading<'_>) -> Box<dyn Scheme> {
-        Box::new(Presented { seat, places: self.places, refused: self.refused, buffer: reading.context.buffer })
+        let (settings, buffer) = (reading.context.settings.clone(), reading.context.buffer);
+        Box::new(Presented { seat, places: self.places, refused: self.refused, settings, buffer })
     }
-}
-
-fn places(node: &Node, problems: &Problems) -> Option<Vec<Spot>> {
-    let nodes = if let Value::List(items) = &node.value { items.as_slice() } else { std::slice::from_ref(node) };
-    if nodes.is_empty() || nodes.len() > PLACES_MAX {
-        problems.error(node.place, format!("a token goes to 1 to {PLACES_MAX} places"), "place: { header: Authorization, scheme: Bearer }");
-        return None;
-    }
-    let spots: Vec<Option<Spot>> = nodes.iter().map(|n| spot(n, problems)).collect();
-    spots.into_iter().collect()
-}
-
-fn spot(node: &Node, problems: &Problems) -> Option<Spot> {
-    let fields = Fields::of(node, "a place: { header: … }, { query: … }, { cookie: … } or { body: … }", problems)?;
-    let (header, query, cookie, body) = (fields.text("header"), fields.text("query"), fields.text("cookie"), fields.text("body"));
-    let word = fields.node("scheme").map(|n| n.text(problems));
-    fields.unbuilt("value", |_| false);
-    let place = fields.place();
-    fields.finish();
-    let wrong = |why: &str, hint: &str| {
-        problems.error(place, why, hint);
-        None
-    };
-    if word.is_some() && header.is_none() {
-        return wrong("`scheme` goes with `header`", "place: { header: Authorization, scheme: Bearer }");
-    }
-    match (header, query, cookie, body) {
-        (Some(name), None, None, None) => {
-            let Some(name) = HeaderName::from_bytes(name.as_bytes()).ok().filter(|n| !UNPLACEABLE.contains(&n.as_str())) else {
-                return wrong("a token cannot go into this header", "Authorization, or a header of the API's own");
-            };
-            // `Bearer` is the default only where the field is the usual one (ruling F4).
-            let usual = if name == AUTHORIZATION { "Bearer" } else { "" };
-            let word = match word {
-                None => usual.to_owned(),
-                Some(word) => word.filter(|w| Field::new(w).is_ok())?,
-            };
-            Some(Spot::header(name, if word == "none" { "" } else { &word }))
-        }
-        (None, Some(name), None, None) if !name.is_empty() => Some(Spot::Query(name)),
-        (None, None, Some(name), None) if is_cookie_name(&name) => Some(Spot::Cookie(name)),
-        (None, None, None, Some(name)) if !name.is_empty() => Some(Spot::Body(name)),
-        (None, None, Some(_), None) => wrong("this is no name of a cookie", ""),
-        _ => wrong("a place is one of `header`, `query`, `cookie` and `body`", "for several, write a list of places"),
-    }
-}
-
-fn is_cookie_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 fn status(node: &Node, problems: &Problems) -> Option<StatusCode> {
@@ -143,37 +80,20 @@ fn status(node: &Node, problems: &Problems) -> Option<StatusCode> {
     status
 }
 
-impl Spot {
-    fn header(name: HeaderName, word: &str) -> Self {
-        Self::Header { name, word: word.to_owned(), made: ArcSwapOption::empty() }
-    }
-
-    /// Whether it must read the request's body.
-    fn reads_body(&self) -> bool {
-        matches!(self, Self::Body(_))
-    }
-
-    fn put(&self, call: &mut Call, token: &Token) -> Result<(), Error> {
-        match self {
-            Self::Header { name, word, made } => {
-                call.headers.insert(name, value(word, token, made)?);
+impl Place {
+    fn put(&self, call: &mut Call, token: &Token, settings: &Arc<Settings>) -> Result<(), Error> {
+        match &self.spot {
+            Spot { at: At::Header(name), word, value: None } => {
+                call.headers.insert(name, value(word, token, &self.made)?);
                 Ok(())
             }
-            Self::Query(name) => {
-                let secret = crate::secret::Secret::new(encode_query(token.access()));
-                place::query(&mut call.target, name, &encode_query(name), &secret);
-                Ok(())
-            }
-            Self::Cookie(name) => {
-                if token.is_real() && token.access().contains([';', ',', ' ', '"', '\\']) {
-                    return Err(unfit("a cookie"));
-                }
-                let pair = Field::new(&Zeroizing::new([name, "=", token.access()].concat())).map_err(|_| unfit("a cookie"))?;
-                place::cookie(&mut call.headers, name, &pair)
-            }
-            Self::Body(_) => Err(Error::Internal("a body is written by its own way".into())),
+            spot => spot.put(call, placed(token, settings)),
         }
     }
+}
+
+fn placed<'p>(token: &'p Token, settings: &'p Arc<Settings>) -> Placed<'p> {
+    Placed { name: Name::PlacedToken, text: token.access(), settings }
 }
 
 /// The value of the field; made once for each token.
@@ -182,37 +102,24 @@ fn value(word: &str, token: &Token, made: &ArcSwapOption<(u64, HeaderValue)>) ->
         return Ok(value);
     }
     let space = if word.is_empty() { "" } else { " " };
-    let field = Field::new(&Zeroizing::new([word, space, token.access()].concat())).map_err(|_| unfit("a header"))?;
+    let field = Field::new(&Zeroizing::new([word, space, token.access()].concat())).map_err(|_| unfit("a header", None))?;
     made.store(Some(Arc::new((token.serial, field.value()))));
     Ok(field.value())
 }
 
-/// What an issuer gave was judged already, for a header; other places are narrower.
-fn unfit(place: &str) -> Error {
-    let trouble = Trouble {
-        detail: format!("The issuer's token holds a character that {place} cannot carry.").into(),
-        hint: "Choose another `place`.".into(),
-        cause: format!("a token cannot be put into {place}").into(),
-    };
-    Error::CredentialRefused(Box::new(trouble))
-}
-
 impl Presented {
     fn put(&self, call: &mut Call, token: Arc<Token>) -> Result<(), Error> {
-        self.places.iter().try_for_each(|place| place.put(call, &token))?;
+        self.places.iter().try_for_each(|place| place.put(call, &token, &self.settings))?;
         call.ticket = Some(token);
         Ok(())
     }
 
     async fn put_everywhere(&self, call: &mut Call, token: Arc<Token>) -> Result<(), Error> {
         for place in &self.places {
-            match place {
-                Spot::Body(name) => {
-                    let secret = token.minted.access.as_ref().ok_or_else(|| Error::Internal("a token without text".into()))?;
-                    let insert = Insert::new(name.clone(), secret, self.buffer);
-                    insert.ok_or_else(|| Error::Internal("a token that JSON cannot spell".into()))?.put(call).await?;
-                }
-                place => place.put(call, &token)?,
+            if place.spot.writes_body() {
+                place.spot.put_anywhere(call, placed(&token, &self.settings), self.buffer).await?;
+            } else {
+                place.put(call, &token, &self.settings)?;
             }
         }
         call.ticket = Some(token);
@@ -222,16 +129,7 @@ impl Presented {
 
 impl Scheme for Presented {
     fn owns(&self) -> Owned {
-        let mut owned = Owned::default();
-        for place in &self.places {
-            match place {
-                Spot::Header { name, .. } => owned.headers.push(name.clone()),
-                Spot::Query(name) => owned.params.push(name.clone()),
-                Spot::Cookie(name) => owned.cookies.push(name.clone()),
-                Spot::Body(name) => owned.members.push(name.clone()),
-            }
-        }
-        owned
+        Spot::owned(self.places.iter().map(|place| &place.spot))
     }
 
     fn identity(&self, call: &Call) -> Option<Arc<str>> {
@@ -243,9 +141,9 @@ impl Scheme for Presented {
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
-        let reads_body = self.places.iter().any(Spot::reads_body);
+        let writes_body = self.places.iter().any(|place| place.spot.writes_body());
         match self.seat.fresh(call.account.as_deref()) {
-            Some(token) if !reads_body => Signing::Done(self.put(call, token)),
+            Some(token) if !writes_body => Signing::Done(self.put(call, token)),
             _ => Signing::Later(Box::pin(async move {
                 let token = self.seat.token(call.account.as_deref()).await?;
                 self.put_everywhere(call, token).await

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::auth::fingerprint::Fingerprint;
 use crate::auth::{
-    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, google, http_signature, none, oauth, oauth1,
-    passthrough,
+    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, google, hmac, http_signature, jwt, none, oauth,
+    oauth1, passthrough,
 };
 use crate::tree::{Entry, Fields, Node, Place, Problems, Value, closest};
 
@@ -25,7 +25,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 18] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -53,6 +53,18 @@ const KINDS: [Kind; 16] = [
         example: r#"{ oauth1: { consumer_key: key, consumer_secret: "${env:SECRET}" } }"#,
         bare: false,
         build: oauth1::read,
+    },
+    Kind {
+        name: "jwt",
+        example: r#"{ jwt: { private_key: "${file:key.pem}", claims: { iss: me, exp: "{{ now | plus('5m') }}" } } }"#,
+        bare: false,
+        build: jwt::read,
+    },
+    Kind {
+        name: "hmac",
+        example: r#"{ hmac: { key: "${env:KEY}", message: "{{ request.target }}", place: { header: X-Signature } } }"#,
+        bare: false,
+        build: hmac::read,
     },
     Kind {
         name: "http_signature",
@@ -105,7 +117,7 @@ const KINDS: [Kind; 16] = [
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 8] = ["oauth2_device", "oauth2_saml_bearer", "jwt", "hmac", "session", "flow", "mtls", "use"];
+const UNBUILT: [&str; 6] = ["oauth2_device", "oauth2_saml_bearer", "session", "flow", "mtls", "use"];
 
 /// The schemes that there are or will be, and whether this build has them.
 pub fn schemes() -> impl Iterator<Item = (&'static str, bool)> {

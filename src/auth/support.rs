@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::auth::grant::Tokens;
 use crate::auth::{Auth, Context, Scheme, read};
@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::call::{Call, Caller, Parts};
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::expr::Settings;
+use crate::expr::{Names, Settings};
 use crate::net::Origin;
 use crate::path::Target;
 use crate::record::Record;
@@ -49,10 +49,25 @@ pub fn node(json: &Json) -> Node {
     Node { place: Place::default(), value }
 }
 
+/// A private key (RFC 8037 appendix A.1).
+const ED25519: &str = r#"${secret:{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}}"#;
+
+/// `vars` with a text and a number, and `secrets` with a key, an id, both in one, and a private key.
+fn settings() -> Arc<Settings> {
+    let vars = node(&json!({ "tenant": "acme", "count": 7 }));
+    let secrets = node(
+        &json!({ "key": "${secret:hunter2hunter2}", "id": "${secret:the-id-of-it}", "pair": "${secret:6f1e:68756e74657232}", "pem": ED25519 }),
+    );
+    Arc::new(Settings::new(None, Some(&vars), Some(&secrets)).with_base("https://api.example/"))
+}
+
 fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
     let problems = Problems::default();
     let folders = Folders::one(".");
     let origin = Origin::parse("https", "api.example").unwrap();
+    // As `config::resource` does it: what needs nothing but settings is evaluated before a scheme reads it.
+    let settings = settings();
+    let json = settings.settle(&node(json), Names::ALL, &problems);
     let context = Context {
         base_path,
         buffer: BUFFER,
@@ -60,7 +75,7 @@ fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
         secure: true,
         resource: "api",
         origin: &origin,
-        settings: &Arc::new(Settings::default().with_base("https://api.example")),
+        settings: &settings,
         hosts: None,
         made: false,
         private: false,
@@ -73,7 +88,7 @@ fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
         tokens: &TOKENS,
         durable: true,
     };
-    let auth = read(&node(json), &context, &problems);
+    let auth = read(&json, &context, &problems);
     assert!(auth.is_some() || problems.any_error(), "nothing was read, and nobody said why");
     let any_error = problems.any_error();
     let texts = problems.into_sorted().into_iter().map(|p| format!("{} | {}", p.message, p.hint)).collect();

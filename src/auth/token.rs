@@ -35,6 +35,8 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// What stands for a token that has not been fetched, where nothing is sent (ruling B13).
 pub const STAND_IN: &str = "[to be fetched]";
+/// The same for one that is made here.
+pub const UNSIGNED: &str = "[to be signed]";
 
 /// Where a token is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -293,6 +293,42 @@ impl Template {
         codes.flat_map(captures_of).collect()
     }
 
+    /// Evaluates it to the bytes that are signed: text as it is, and a body that is no text as it came. Other bytes must say
+    /// how they are written, as everywhere (ruling F5).
+    ///
+    /// # Errors
+    /// [`Failure`], also where an expression has no text.
+    pub fn bytes(&self, inputs: &dyn Inputs) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let inputs = self.prepare(inputs)?;
+        let mut out = Zeroizing::new(Vec::new());
+        // A body has a bound of its own.
+        let mut written = 0;
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Secret(text) => out.extend_from_slice(text.expose().as_bytes()),
+                Piece::Code(code) => {
+                    let Some((value, _)) = evaluate(code, &inputs, Unset::Kept)? else { return Err(nothing()) };
+                    let is_body = code.source().trim() == "request.body";
+                    if let Value::Bytes(bytes) = &value
+                        && is_body
+                    {
+                        out.extend_from_slice(bytes);
+                        continue;
+                    }
+                    let mut text = Zeroizing::new(String::new());
+                    value.write_text(&mut text).map_err(|why| engine::failure(code, why.to_string()))?;
+                    out.extend_from_slice(text.as_bytes());
+                    written += if is_body { 0 } else { text.len() };
+                    if written > OUTPUT_MAX {
+                        return Err(engine::failure(code, format!("the text becomes longer than {OUTPUT_MAX} bytes")));
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+
     fn prepare(&self, inputs: &dyn Inputs) -> Result<Prepared, Failure> {
         engine::prepare(self.names, inputs).map_err(|why| {
             let code = self.pieces.iter().find_map(|piece| match piece {

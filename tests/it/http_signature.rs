@@ -1,10 +1,9 @@
 //! HTTP Message Signatures against a verifier that no one here wrote: http-message-signatures of PyPI.
 
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use crate::counterparts::{Server, program};
+use crate::counterparts::Server;
+use crate::support::keys::{pair, shared};
 use crate::support::relay::{bent, changed, python, relay, send};
 use crate::support::{Gateway, Seen, free_port, root};
 
@@ -16,27 +15,14 @@ fn verifier(algorithm: &str, key: &Path) -> Option<Server> {
     Some(Server::start(command, port))
 }
 
-fn openssl(arguments: &[&str]) -> bool {
-    let Some(program) = program("openssl") else { return false };
-    let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    true
-}
-
 /// The private key of an algorithm, and the file with what verifies it.
 fn keys(folder: &Path, algorithm: &str) -> Option<(String, std::path::PathBuf)> {
-    let (key, public) = (folder.join("key.pem"), folder.join("public.pem"));
-    let (key_text, public_text) = (key.to_str().unwrap(), public.to_str().unwrap());
-    let made = match algorithm {
-        "hmac-sha256" => {
-            fs::write(&public, SHARED).unwrap();
-            return Some((SHARED.to_owned(), public));
-        }
-        "ed25519" => openssl(&["genpkey", "-algorithm", "ed25519", "-out", key_text]),
-        "ecdsa-p256-sha256" => openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key_text]),
-        _ => openssl(&["genrsa", "-out", key_text, "2048"]),
-    };
-    (made && openssl(&["pkey", "-in", key_text, "-pubout", "-out", public_text])).then(|| (fs::read_to_string(&key).unwrap(), public))
+    match algorithm {
+        "hmac-sha256" => Some(shared(folder, SHARED)),
+        "ed25519" => pair(folder, "ed25519"),
+        "ecdsa-p256-sha256" => pair(folder, "prime256v1"),
+        _ => pair(folder, "rsa"),
+    }
 }
 
 fn gateway(url: &str, algorithm: &str, key: &str) -> Gateway {

@@ -97,7 +97,7 @@ impl Kind {
 pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Scheme>> {
     let problems = reading.problems;
     let fields = fields(node, "a map with the settings of the grant", problems)?;
-    let presence = Presence::read(&fields, problems);
+    let presence = Presence::read(&fields, reading);
     let renew_before = fields.node("renew_before").map(|n| n.duration(problems));
     let oauth = oauth(&fields, reading, kind);
     fields.finish();

@@ -4,6 +4,7 @@
 pub mod frames;
 pub mod http2;
 pub mod issuer;
+pub mod keys;
 pub mod oidc;
 pub mod relay;
 pub mod tls;

@@ -59,6 +59,20 @@ pub fn python(package: &str) -> Option<Command> {
     found.map(Command::new)
 }
 
+/// Node, with the npm packages that `./tests/run` installs where these are needed.
+pub fn node(packages: &[&str]) -> Option<Command> {
+    let mut command = Command::new(crate::counterparts::program("node")?);
+    if !packages.is_empty() {
+        let Some(modules) = variable("POSTERN_TEST_NPM") else {
+            assert!(variable("CI").is_none(), "POSTERN_TEST_NPM is missing, and nothing is skipped in CI");
+            eprintln!("skipped: npm {packages:?} is not installed; ./tests/run installs it");
+            return None;
+        };
+        command.env("POSTERN_TEST_NPM", modules);
+    }
+    Some(command)
+}
+
 /// Reads the head of a request, and nothing behind it.
 pub fn head(stream: &mut TcpStream) -> Option<Seen> {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
