@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::body::{self, Body};
 use crate::clock::Clock;
+use crate::origin::Origin;
 use crate::path::Target;
 use crate::record::OpenRecord;
 use crate::secret::Mask;
@@ -212,6 +213,9 @@ pub struct Parts {
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// The way of early hints, where the client's protocol has one (ruling H10).
     pub hints: Option<Hints>,
+    /// Where it goes, if not to the origin of the resource: what a template, a capture or a redirect made of it, and
+    /// whoever put it here has found allowed.
+    pub origin: Option<Box<Origin>>,
     /// Left by the scheme that has just signed, for itself.
     pub ticket: Option<Ticket>,
     /// What must wait for the connection. At most one scheme of a list needs it, as it concerns `Authorization`.
@@ -236,6 +240,7 @@ impl Parts {
             expects_continue: false,
             upgrade: None,
             hints: None,
+            origin: None,
             ticket: None,
             finish: None,
             occasion: Occasion::default(),
@@ -261,6 +266,7 @@ impl Call {
         let parts = Parts::new(self.method.clone(), target, headers, self.caller.clone(), self.record.clone());
         let call = Self::new(Parts {
             account: self.account.clone(),
+            origin: self.origin.clone(),
             deadline: self.deadline,
             expects_continue: self.expects_continue,
             upgrade: self.upgrade.clone(),

@@ -8,8 +8,8 @@
 //! - [`middleware`]: the steps of the stack, one file each
 //! - [`auth`], [`audit`], [`secrets`]: what the gateway presents to upstreams; the audit log; where secrets come from
 //! - [`net`], [`store`]: the way to an upstream; what outlives a request, sealed
-//! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`xml`],
-//!   [`expr`], [`clock`], [`telemetry`], [`digest`], [`mod@file`], [`fill`], [`trailers`]: the ground
+//! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`mod@origin`],
+//!   [`xml`], [`expr`], [`clock`], [`telemetry`], [`digest`], [`mod@file`], [`fill`], [`trailers`]: the ground
 
 pub mod admin;
 pub mod audit;
@@ -31,6 +31,7 @@ pub mod key;
 pub mod middleware;
 pub mod mock;
 pub mod net;
+pub mod origin;
 pub mod path;
 pub mod record;
 pub mod reload;

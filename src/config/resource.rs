@@ -226,7 +226,8 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let branches = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
     fields.finish();
     let reach = if base.made { Reach::Made { private } } else { Reach::Written };
-    let upstream = Upstream::new(base.origin.clone(), tls.clone(), pool?, timeouts.connect, timeouts.queue).reaching(reach);
+    let upstream =
+        Upstream::new(base.origin.clone(), tls.clone(), pool?, timeouts.connect, timeouts.queue).reaching(reach).allowing_private(private);
     // Those that stand in secret fields, and whatever else a reference has touched.
     let mut secrets: Vec<Secret> = problems.take_secrets();
     node.secrets(&mut secrets);

@@ -94,7 +94,7 @@ impl Service<Call> for Forward {
 
 impl Inner {
     async fn exchange(&self, mut call: Call) -> Answer {
-        let Parts { method, target, headers, body, deadline, expects_continue, upgrade, hints, finish, record, .. } = &mut *call;
+        let Parts { method, target, headers, body, deadline, expects_continue, upgrade, hints, origin, finish, record, .. } = &mut *call;
         if upgrade.is_some() && !self.upgrades {
             return Err(Error::Forbidden("This resource does not switch protocols.".into(), "Set websocket: true on the resource.".into()));
         }
@@ -130,7 +130,10 @@ impl Inner {
                 gate.open();
             });
         }
-        let (mut response, lease) = self.send(request, finish.take(), hints.as_ref(), record).await?;
+        let (mut response, lease) = match origin {
+            None => self.send(&self.upstream, request, finish.take(), hints.as_ref(), record).await?,
+            Some(origin) => self.send(&self.upstream.at(origin), request, finish.take(), hints.as_ref(), record).await?,
+        };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(response, lease, asked, upgrade.take());
         }
@@ -146,6 +149,7 @@ impl Inner {
     /// Sends, and waits for the head of the answer.
     async fn send(
         &self,
+        upstream: &Arc<Upstream>,
         request: Request<Body>,
         finish: Option<Finish>,
         hints: Option<&Hints>,
@@ -169,7 +173,7 @@ impl Inner {
                 *limit = Instant::now() + self.timeouts.head;
             }
         };
-        let result = pool.send(&self.upstream, request, finish, hints, &mut stats, patience).await;
+        let result = pool.send(upstream, request, finish, hints, &mut stats, patience).await;
         let mut record = record.borrow_mut();
         record.attempts += stats.attempts.max(1);
         record.timings.queue += micros(stats.queue);

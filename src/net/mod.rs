@@ -10,7 +10,6 @@ mod guard;
 mod hosts;
 mod identity;
 mod multiplexed;
-mod origin;
 pub mod pool;
 mod settings;
 mod stages;
@@ -19,6 +18,7 @@ pub mod tls;
 mod tunnel;
 mod wire;
 
+pub use crate::origin::Origin;
 pub use background::Background;
 pub use cidr::Cidr;
 pub use diversion::Diversion;
@@ -27,7 +27,6 @@ pub use fetch::{Bounds, fetch};
 pub use guard::Reach;
 pub use hosts::Hosts;
 pub use identity::{ClientAuth, Identity, Shown};
-pub use origin::Origin;
 pub use pool::{Lease, Pool, Stats, Upstream};
 #[doc(hidden)]
 pub use strict::passed;

@@ -8,8 +8,8 @@ use std::future::poll_fn;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ use crate::call::{Finish, Hints};
 use crate::error::{Breach, Error, TlsFault};
 use crate::net::Origin;
 
+/// Most origins beside a resource's own whose connections are kept.
+const OTHERS_MAX: usize = 64;
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often a request that was handed back unsent is tried on another connection.
@@ -68,12 +70,43 @@ pub struct Upstream {
     speaks_one: AtomicBool,
     /// Where connections lead instead, if anywhere.
     diversion: Option<Diversion>,
+    /// Whether hosts that a template, a capture or a redirect made may be private (`allow_private`).
+    private: bool,
+    /// The same terms at other origins, the one used last at the end.
+    others: Mutex<Vec<Arc<Upstream>>>,
 }
 
 impl Upstream {
     /// The same with other rules about where its host may be. [`Reach::Written`] holds otherwise.
     pub fn reaching(self, reach: Reach) -> Self {
         Self { reach, ..self }
+    }
+
+    /// The same where hosts that are not written out may be private or loopback, or not.
+    #[must_use]
+    pub fn allowing_private(self, private: bool) -> Self {
+        Self { private, ..self }
+    }
+
+    /// The same terms at another origin, which a template, a capture or a redirect has made and somebody has allowed. It has
+    /// connections and bounds of its own; of many origins those used last are remembered.
+    pub fn at(&self, origin: &Origin) -> Arc<Self> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = others.iter().position(|other| other.origin.is(origin)).map(|at| others.remove(at));
+        let other = there.unwrap_or_else(|| {
+            let config = Config { versions: self.config.versions.at(origin.is_https()), ..self.config };
+            let new = Self::new(origin.clone(), self.tls.clone(), config, self.connect, self.queue);
+            let reach = Reach::Made { private: self.private };
+            Arc::new(Self { diversion: self.diversion.clone(), ..new.reaching(reach) })
+        });
+        others.push(other.clone());
+        if others.len() > OTHERS_MAX {
+            others.remove(0).retire();
+        }
+        if self.retired.load(Ordering::Relaxed) {
+            other.retire();
+        }
+        other
     }
 
     /// An upstream with its bounds. `connect` and `queue` are the resource's timeouts of these names.
@@ -95,19 +128,22 @@ impl Upstream {
             retired: AtomicBool::new(false),
             speaks_one: AtomicBool::new(false),
             diversion: None,
+            private: false,
+            others: Mutex::default(),
         }
     }
 
     /// The same, but its connections lead there while the diversion is on: nothing is dialled.
     pub fn diverted(&self, diversion: Diversion) -> Self {
         let same = Self::new(self.origin.clone(), self.tls.clone(), self.config, self.connect, self.queue);
-        Self { diversion: Some(diversion), reach: self.reach, ..same }
+        Self { diversion: Some(diversion), reach: self.reach, private: self.private, ..same }
     }
 
     /// No resource leads here any more. Its idle connections are closed within a second; those in use serve their call to
     /// its end and are closed then.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|other| other.retire());
     }
 
     /// Where it is.

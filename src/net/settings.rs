@@ -23,6 +23,11 @@ impl Versions {
         if https { Self::Both } else { Self::One }
     }
 
+    /// The same at another origin: without TLS there is nothing to choose by.
+    pub(super) fn at(self, https: bool) -> Self {
+        if self == Self::Both { Self::of(https) } else { self }
+    }
+
     /// What the TLS handshake offers (RFC 7301), the one that is liked best first.
     pub fn alpn(self) -> Vec<Vec<u8>> {
         let (one, two) = (b"http/1.1".to_vec(), b"h2".to_vec());

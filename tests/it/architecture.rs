@@ -26,6 +26,7 @@ const FLOORS: [(u8, &[&str]); 7] = [
             "tree",
             "path",
             "uri",
+            "origin",
             "xml",
             "expr",
             "clock",

@@ -42,6 +42,11 @@ impl Origin {
         Ok(Self { https, host, port, authority })
     }
 
+    /// Whether both are the same.
+    pub fn is(&self, other: &Self) -> bool {
+        (self.https, self.port) == (other.https, other.port) && self.host == other.host
+    }
+
     /// Takes an absolute URL apart: the origin, and what follows it (a path with its query, or nothing).
     ///
     /// # Errors
