@@ -52,6 +52,8 @@ pub enum TlsFault {
     Revoked,
     /// The public key is not one of `tls.pin_sha256`.
     Pin,
+    /// The other end wants a certificate of the gateway's, or another one than it was shown: its alert.
+    Certificate(String),
     /// No common version or cipher, or an alert: what the library says.
     Handshake(String),
 }
@@ -287,6 +289,7 @@ impl Error {
             Self::Tls(TlsFault::UnknownIssuer) => "The upstream's certificate is not signed by an authority that is trusted here.".into(),
             Self::Tls(TlsFault::Revoked) => "The upstream's certificate is revoked.".into(),
             Self::Tls(TlsFault::Pin) => "The upstream's public key is none of the pinned ones.".into(),
+            Self::Tls(TlsFault::Certificate(_)) => "The upstream does not take the gateway's client certificate, or wants one.".into(),
             Self::Tls(TlsFault::Handshake(_)) => "The TLS handshake with the upstream failed.".into(),
             Self::Timeout(Stage::Connect) => "Connecting to the upstream took too long.".into(),
             Self::Timeout(Stage::Head) => "The upstream did not answer in time.".into(),
@@ -337,6 +340,9 @@ impl Error {
             Self::Tls(TlsFault::UnknownIssuer) => "Set tls.ca to the authority's certificate.".into(),
             Self::Tls(TlsFault::Revoked) => "The upstream needs a new certificate.".into(),
             Self::Tls(TlsFault::Pin) => "Check who answers there; after a planned key change, update tls.pin_sha256.".into(),
+            Self::Tls(TlsFault::Certificate(_)) => {
+                "Check `mtls` of the resource: whose certificate it is, who has signed it, and its dates.".into()
+            }
             Self::Tls(TlsFault::Handshake(_)) => "Check that the port speaks TLS and offers tls.min_version.".into(),
             Self::Timeout(stage) => format!("Try again, or raise timeouts.{}.", stage.key()).into(),
             Self::Protocol(Breach::TooLarge(_)) => "Ask for less, or raise limits.response_body.".into(),
@@ -353,6 +359,7 @@ impl Error {
         match self {
             Self::Unreachable(Unreachable::Network(why)) => why.clone().into(),
             Self::Dns(host) => format!("{host} does not resolve").into(),
+            Self::Tls(TlsFault::Certificate(alert)) => format!("the upstream refuses the client certificate by the alert {alert}").into(),
             Self::Tls(TlsFault::Handshake(why)) => format!("TLS handshake: {why}").into(),
             Self::Protocol(Breach::Framing(why)) => format!("bad answer: {why}").into(),
             Self::Internal(why) | Self::StoreUnavailable(why) => why.clone().into(),
@@ -376,6 +383,7 @@ impl Error {
             Self::Unreachable(Unreachable::Network(_)) => "destination_ip_unroutable",
             Self::Unreachable(Unreachable::Forbidden(_)) => "destination_ip_prohibited",
             Self::Dns(_) => "dns_error",
+            Self::Tls(TlsFault::Certificate(_)) => "tls_alert_received",
             Self::Tls(TlsFault::Handshake(_)) => "tls_protocol_error",
             Self::Tls(_) => "tls_certificate_error",
             Self::Timeout(Stage::Connect) => "connection_timeout",

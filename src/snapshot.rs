@@ -88,6 +88,8 @@ pub struct Resource {
     digest: Digest,
     pool: Digest,
     upstream: Arc<Upstream>,
+    /// For routes with another client certificate.
+    apart: Vec<Arc<Upstream>>,
     slots: Option<(usize, Arc<Semaphore>)>,
 }
 
@@ -172,6 +174,7 @@ impl Snapshot {
         for (name, before) in &self.resources {
             if next.resources.get(name).is_none_or(|after| !Arc::ptr_eq(&before.upstream, &after.upstream)) {
                 before.upstream.retire();
+                before.apart.iter().for_each(|upstream| upstream.retire());
             }
         }
     }
@@ -206,11 +209,15 @@ impl Resource {
     fn new(plan: Plan, before: Option<&Arc<Self>>, compose: fn(Steps) -> Route) -> Self {
         let kept = before.and_then(|b| b.slots.clone()).filter(|(n, _)| plan.limits.in_flight == Some(*n));
         let slots = kept.or_else(|| plan.limits.in_flight.map(|n| (n, Arc::new(Semaphore::new(n)))));
-        let upstream = before.filter(|b| b.pool == plan.pool).map_or(plan.upstream, |b| b.upstream.clone());
+        let (upstream, apart) = match before.filter(|b| b.pool == plan.pool) {
+            Some(before) => (before.upstream.clone(), before.apart.clone()),
+            None => (plan.upstream, plan.apart),
+        };
         let mask = plan.mask.clone();
         let build = |variant: crate::config::resource::Variant| {
             let timeouts =
                 Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
+            let upstream = variant.apart.and_then(|at| apart.get(at)).unwrap_or(&upstream);
             compose(Steps {
                 shape: variant.shape,
                 prepare: variant.auth.as_ref().and_then(Prepare::new),
@@ -232,6 +239,7 @@ impl Resource {
             digest: plan.digest,
             pool: plan.pool,
             upstream,
+            apart,
             slots,
         }
     }

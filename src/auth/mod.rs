@@ -26,6 +26,7 @@ mod insert;
 pub(crate) mod json;
 mod jwt;
 pub mod merge;
+pub mod mtls;
 mod none;
 mod oauth;
 mod oauth1;
@@ -53,8 +54,8 @@ use crate::body::Body;
 use crate::call::{Call, Ticket};
 use crate::error::Error;
 use crate::expr::Settings;
-use crate::net::{Hosts, Origin, tls};
-use crate::tree::{Folders, Problems};
+use crate::net::{Certificate, Hosts, Origin, tls};
+use crate::tree::{Folders, Place, Problems};
 use fingerprint::Fingerprint;
 pub use read::{read, schemes};
 
@@ -192,6 +193,8 @@ pub struct Context<'c> {
     pub private: bool,
     /// `tls` of the resource, which holds for its issuers too (ruling B22).
     pub tls: Option<&'c tls::Config>,
+    /// The certificate of the list's `mtls`, where there is one; `tls` shows it already.
+    pub certificate: Option<&'c Certificate>,
     /// Where relative paths begin.
     pub folders: &'c Folders,
     /// Whether a credential may travel over plain http (ruling G1).
@@ -206,6 +209,15 @@ pub struct Context<'c> {
     pub tokens: &'c grant::Tokens,
     /// Whether the store outlives the process.
     pub durable: bool,
+}
+
+impl Context<'_> {
+    /// A scheme's own trust, with the certificate of the list, if there is one.
+    fn certified(&self, trust: tls::Config, place: Place, problems: &Problems) -> Option<tls::Config> {
+        let Some(certificate) = self.certificate else { return Some(trust) };
+        let shown = tls::Config::showing(Some(&trust), certificate);
+        shown.map_err(|error| problems.error(place, format!("TLS cannot be set up: {error}"), "")).ok()
+    }
 }
 
 /// Everything that stands under one `auth`: all of it applies, in order. Clones share it.

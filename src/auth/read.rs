@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::auth::fingerprint::Fingerprint;
 use crate::auth::{
-    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, google, hmac, http_signature, jwt, none, oauth,
-    oauth1, passthrough,
+    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, google, hmac, http_signature, jwt, mtls, none,
+    oauth, oauth1, passthrough,
 };
 use crate::tree::{Entry, Fields, Node, Place, Problems, Value, closest};
 
@@ -25,7 +25,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -114,10 +114,11 @@ const KINDS: [Kind; 18] = [
         bare: false,
         build: google::read,
     },
+    Kind { name: "mtls", example: r#"{ mtls: { cert: client.pem, key: "${file:client.key}" } }"#, bare: false, build: mtls::read },
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 6] = ["oauth2_device", "oauth2_saml_bearer", "session", "flow", "mtls", "use"];
+const UNBUILT: [&str; 5] = ["oauth2_device", "oauth2_saml_bearer", "session", "flow", "use"];
 
 /// The schemes that there are or will be, and whether this build has them.
 pub fn schemes() -> impl Iterator<Item = (&'static str, bool)> {
@@ -394,7 +395,7 @@ mod tests {
             let found = complaints(json!({ name: {} }));
             assert!(found.len() == 1 && found[0].contains("not built into this version"), "{found:?}");
         }
-        assert!(complaints(json!("mtls"))[0].contains("not built into this version"));
+        assert!(complaints(json!("flow"))[0].contains("not built into this version"));
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
         made: false,
         private: false,
         tls: None,
+        certificate: None,
         folders: &folders,
         allow_http: false,
         connect: Duration::from_secs(5),

@@ -17,7 +17,7 @@ use crate::file::Seen;
 use crate::fill::Fills;
 use crate::middleware::reflect;
 use crate::middleware::shape::{self, Shape};
-use crate::net::{self, Hosts, Reach, Upstream};
+use crate::net::{self, Certificate, Hosts, Reach, Upstream};
 use crate::path::Glob;
 use crate::secret::{Mask, Secret};
 use crate::tree::{Entry, Fields, Folders, Node, Place, Problems, Value};
@@ -61,6 +61,8 @@ pub struct Plan {
     pub verifies: bool,
     /// Where it leads.
     pub upstream: Arc<Upstream>,
+    /// The same places for routes that show another client certificate there, or none: connections are not shared.
+    pub apart: Vec<Arc<Upstream>>,
     /// What bounds it.
     pub limits: Limits,
     /// Whether connections may switch protocols.
@@ -105,6 +107,10 @@ pub struct Variant {
     pub auth: Option<Auth>,
     /// The times of the exchange.
     pub timeouts: Timeouts,
+    /// The client certificate that its connections show.
+    pub certificate: Option<Certificate>,
+    /// Which of [`Plan::apart`] it leads to; none is the resource's own.
+    pub apart: Option<usize>,
 }
 
 /// `limits` of a resource.
@@ -223,15 +229,21 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let unknown = base.is_none();
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
     let variant = reader.variant(&base, shape.clone(), auth, timeouts);
-    let branches = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
+    let mut branches: Vec<Branch> = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
     fields.finish();
     let reach = if base.made { Reach::Made { private } } else { Reach::Written };
-    let upstream =
-        Upstream::new(base.origin.clone(), tls.clone(), pool?, timeouts.connect, timeouts.queue).reaching(reach).allowing_private(private);
+    let pool = pool?;
+    let way = |certificate: Option<&Certificate>| {
+        let tls = certified(tls.as_ref(), certificate, node.place, problems)?;
+        let upstream = Upstream::new(base.origin.clone(), tls, pool, timeouts.connect, timeouts.queue);
+        Some(Arc::new(upstream.reaching(reach).allowing_private(private)))
+    };
     // Those that stand in secret fields, and whatever else a reference has touched.
     let mut secrets: Vec<Secret> = problems.take_secrets();
     node.secrets(&mut secrets);
     let variant = variant.filter(|_| !unknown)?;
+    let upstream = way(variant.certificate.as_ref())?;
+    let apart = part(&variant, &mut branches, way)?;
     let mask = (!secrets.is_empty()).then(|| Arc::new(Mask::new(&secrets)));
     let seen = problems.take_seen();
     let digest = digest(node, context, &seen);
@@ -244,7 +256,8 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         preset,
         schemes: auth.map(schemes).unwrap_or_default(),
         verifies: node.get("tls").and_then(|n| n.get("verify")).and_then(Node::word) != Some("false"),
-        upstream: Arc::new(upstream),
+        upstream,
+        apart,
         limits,
         websocket,
         reflection,
@@ -255,6 +268,39 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         digest,
         pool,
     })
+}
+
+/// Trust towards the upstream, with a client certificate where there is one.
+fn certified(
+    tls: Option<&net::tls::Config>,
+    certificate: Option<&Certificate>,
+    place: Place,
+    problems: &Problems,
+) -> Option<Option<net::tls::Config>> {
+    let Some(certificate) = certificate else { return Some(tls.cloned()) };
+    let shown = net::tls::Config::showing(tls, certificate);
+    shown.map(Some).map_err(|error| problems.error(place, format!("TLS cannot be set up: {error}"), "")).ok()
+}
+
+/// Leads each route that shows another certificate than the resource to connections of its own.
+fn part(own: &Variant, branches: &mut [Branch], way: impl Fn(Option<&Certificate>) -> Option<Arc<Upstream>>) -> Option<Vec<Arc<Upstream>>> {
+    let name = |variant: &Variant| variant.certificate.as_ref().map(|c| c.fingerprint().to_vec());
+    let (usual, mut known, mut apart) = (name(own), Vec::new(), Vec::new());
+    for variant in branches.iter_mut().map(|branch| &mut branch.variant) {
+        let name = name(variant);
+        if name == usual {
+            continue;
+        }
+        variant.apart = Some(match known.iter().position(|one| *one == name) {
+            Some(at) => at,
+            None => {
+                apart.push(way(variant.certificate.as_ref())?);
+                known.push(name);
+                known.len() - 1
+            }
+        });
+    }
+    Some(apart)
 }
 
 /// `secrets`: each is one, so a literal is judged like everywhere.
@@ -352,6 +398,12 @@ fn pool_digest(node: &Node, base: &BaseUrl, timeouts: Timeouts, seen: &[Seen]) -
         digester.bytes(key.as_bytes());
         node.get(key).into_iter().for_each(|n| n.feed(&mut digester));
     }
+    let auths = node.get("routes").into_iter().flat_map(|routes| routes.items()).map(|route| route.get("auth"));
+    for auth in std::iter::once(node.get("auth")).chain(auths) {
+        let shown = auth.into_iter().flat_map(Node::items).filter_map(|member| member.get("mtls"));
+        digester.bytes(b"certificate");
+        shown.for_each(|n| n.feed(&mut digester));
+    }
     for time in [timeouts.connect, timeouts.queue] {
         digester.bytes(&time.as_nanos().to_be_bytes());
     }
@@ -385,6 +437,11 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     fn variant(&self, base: &BaseUrl, shape: Option<shape::Config>, node: Option<&Node>, timeouts: Timeouts) -> Option<Variant> {
+        let certificate = match node {
+            Some(node) => auth::mtls::certificate(node, &base.origin, self.context.folders, self.problems),
+            None => Some(None),
+        };
+        let tls = certified(self.tls, certificate.as_ref().and_then(Option::as_ref), base.place, self.problems)?;
         let auth = match node {
             Some(node) => {
                 let context = auth::Context {
@@ -398,7 +455,8 @@ impl Reader<'_> {
                     hosts: self.hosts,
                     made: base.made,
                     private: self.private,
-                    tls: self.tls,
+                    tls: tls.as_ref(),
+                    certificate: certificate.as_ref().and_then(Option::as_ref),
                     folders: self.context.folders,
                     allow_http: self.allow_http,
                     connect: timeouts.connect,
@@ -428,7 +486,7 @@ impl Reader<'_> {
             merged: self.merge.is_some(),
         };
         let (shape, fills) = shape?.build(build, self.problems)?;
-        Some(Variant { shape, fills, merge: self.merge.clone(), auth, timeouts })
+        Some(Variant { shape, fills, merge: self.merge.clone(), auth, timeouts, certificate: certificate?, apart: None })
     }
 
     fn branch(

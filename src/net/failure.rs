@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use rustls::{CertificateError, Error as TlsError};
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 use crate::error::{Breach, Error, TlsFault, Unreachable};
 use crate::net::tls::PinMismatch;
@@ -41,11 +41,29 @@ pub fn handshake(error: &io::Error) -> Error {
     };
     Error::Tls(match tls {
         TlsError::InvalidCertificate(why) => certificate(why),
+        TlsError::AlertReceived(alert) if is_about_ours(*alert) => TlsFault::Certificate(format!("{alert:?}")),
         TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => {
             TlsFault::Handshake("what answers there does not speak TLS".into())
         }
         other => TlsFault::Handshake(other.to_string()),
     })
+}
+
+/// Whether an alert is about the certificate that the gateway has shown, or should have (RFC 8446 section 6.2).
+fn is_about_ours(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::NoCertificate
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+    )
 }
 
 fn certificate(why: &CertificateError) -> TlsFault {
@@ -108,6 +126,12 @@ pub fn exchange(error: &hyper::Error) -> Error {
     // What the client's body failed with comes back through hyper.
     if let Some(own) = find::<Error>(error) {
         return own.clone();
+    }
+    // In TLS 1.3 a client has shaken hands before the other end has judged its certificate.
+    if let Some(TlsError::AlertReceived(alert)) = find::<TlsError>(error)
+        && is_about_ours(*alert)
+    {
+        return Error::Tls(TlsFault::Certificate(format!("{alert:?}")));
     }
     if error.is_parse() {
         return Error::Protocol(Breach::Framing(error.to_string()));

@@ -2,7 +2,6 @@
 //! when the configuration is loaded; a listener takes over what a reload has read without touching a connection.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject as _;
@@ -13,18 +12,11 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
+use super::certificate::{CERTIFICATE, Reader, chain, pem};
 use super::tls::provider;
-use crate::clock::Clock;
 use crate::digest::{Digest, Digester};
 use crate::secret::Secret;
 use crate::tree::{Fields, Folders, Node, Problems};
-
-/// Largest certificate chain or bundle of authorities.
-const PEM_BYTES_MAX: u64 = 4 << 20;
-/// How long before its end a certificate is warned about.
-const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
-/// How a PEM file begins, for hints.
-const CERTIFICATE: &str = "a file of `-----BEGIN CERTIFICATE-----` blocks";
 
 /// Whether clients show a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +82,7 @@ impl Identity {
             (ClientAuth::Off, _) | (_, None) => WebPkiClientVerifier::no_client_auth(),
             (mode, Some((node, pem))) => verifier(node, pem, mode, problems)?,
         };
-        let chain = chain(cert_node, &cert, problems)?;
+        let chain = chain(cert_node, &cert, Reader::Clients, problems)?;
         let server = server(&chain, &key, verifier).map_err(|wrong| match wrong {
             Wrong::Key(why) => problems.error(key_node.place, why, "the file that holds `-----BEGIN PRIVATE KEY-----`"),
             Wrong::Pair => {
@@ -121,48 +113,6 @@ impl Identity {
         }
         new
     }
-}
-
-/// A file by its path, or PEM by a reference or as it is.
-fn pem(node: &Node, folders: &Folders, problems: &Problems) -> Option<Vec<u8>> {
-    let text = node.text(problems)?;
-    if text.contains("-----BEGIN") {
-        return Some(text.into_bytes());
-    }
-    let (seen, read) = crate::file::read(&folders.join(node.place, &text), PEM_BYTES_MAX);
-    problems.saw(seen);
-    read.map_err(|error| problems.error(node.place, format!("{text} cannot be read: {error}"), "paths begin at the folder of this file"))
-        .ok()
-}
-
-fn chain(node: &Node, pem: &[u8], problems: &Problems) -> Option<Vec<CertificateDer<'static>>> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let Ok(chain) = chain else {
-        problems.error(node.place, "this is not a PEM certificate", CERTIFICATE);
-        return None;
-    };
-    let Some(leaf) = chain.first() else {
-        problems.error(node.place, "there is no certificate in it", CERTIFICATE);
-        return None;
-    };
-    match validity(leaf) {
-        None => problems.error(node.place, "the certificate cannot be read", CERTIFICATE),
-        Some((begin, end)) => {
-            let now = Clock::system().wall();
-            if end <= now {
-                problems.warn(
-                    node.place,
-                    "the certificate has expired: clients will refuse it",
-                    "renew it; a running gateway takes it over",
-                );
-            } else if begin > now {
-                problems.warn(node.place, "the certificate is not valid yet: clients will refuse it", "check this machine's clock");
-            } else if end < now + SOON {
-                problems.warn(node.place, "the certificate expires within two weeks", "renew it; a running gateway takes it over");
-            }
-        }
-    }
-    Some(chain)
 }
 
 fn verifier(node: &Node, pem: &[u8], mode: ClientAuth, problems: &Problems) -> Option<Arc<dyn ClientCertVerifier>> {
@@ -230,56 +180,6 @@ impl Shown {
             uris: parsed.valid_uri_names().map(str::to_owned).collect(),
             fingerprint: digest.as_ref().iter().map(|b| format!("{b:02x}")).collect(),
         })
-    }
-}
-
-/// From when to when a certificate holds (RFC 5280 section 4.1.2.5).
-fn validity(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
-    let (_, whole, _) = element(certificate)?;
-    let (_, mut rest, _) = element(whole)?;
-    if element(rest)?.0 == 0xa0 {
-        // The version, which is there but in the oldest.
-        rest = element(rest)?.2;
-    }
-    // Serial number, signature algorithm, issuer.
-    for _ in 0..3 {
-        rest = element(rest)?.2;
-    }
-    let (_, dates, _) = element(rest)?;
-    let (begin_kind, begin, after) = element(dates)?;
-    let (end_kind, end, _) = element(after)?;
-    Some((moment(begin_kind, begin)?, moment(end_kind, end)?))
-}
-
-/// One element of DER: its tag, its content, and what follows.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(d, _)| d.len() <= 4)?;
-        (digits.iter().fold(0, |n, d| n << 8 | usize::from(*d)), rest)
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-/// UTCTime or GeneralizedTime, both in UTC and to the second.
-fn moment(kind: u8, text: &[u8]) -> Option<SystemTime> {
-    let digits = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
-    let full = match kind {
-        0x17 if digits.len() == 12 => format!("{}{digits}", if digits < "50" { "20" } else { "19" }),
-        0x18 if digits.len() == 14 => digits.to_owned(),
-        _ => return None,
-    };
-    let part = |from: usize, to: usize| full.get(from..to)?.parse::<i16>().ok();
-    let small = |from: usize| part(from, from + 2).and_then(|n| i8::try_from(n).ok());
-    let civil = jiff::civil::DateTime::new(part(0, 4)?, small(4)?, small(6)?, small(8)?, small(10)?, small(12)?, 0).ok()?;
-    let seconds = jiff::tz::Offset::UTC.to_timestamp(civil).ok()?.as_second();
-    match u64::try_from(seconds) {
-        Ok(since) => Some(UNIX_EPOCH + Duration::from_secs(since)),
-        Err(_) => UNIX_EPOCH.checked_sub(Duration::from_secs(seconds.unsigned_abs())),
     }
 }
 
@@ -354,16 +254,6 @@ mod tests {
             let (cert, key) = issued(|p| (p.not_before, p.not_after) = (begin, end));
             let (identity, problems) = read(&[("cert", text(&cert)), ("key", secret(&key))]);
             assert!(identity.is_some() && problems[0].contains(part), "{problems:?}");
-        }
-    }
-
-    #[test]
-    fn both_forms_of_time_are_read() {
-        let at = |kind, text: &str| moment(kind, text.as_bytes()).map(|t| t.duration_since(UNIX_EPOCH).unwrap().as_secs());
-        assert_eq!(at(0x17, "700101000001Z"), Some(1));
-        assert_eq!(at(0x18, "20500101000000Z"), Some(2_524_608_000));
-        for (kind, text) in [(0x17, "7001010000Z"), (0x18, "700101000001Z"), (0x17, "701301000001Z"), (0x02, "700101000001Z")] {
-            assert_eq!(at(kind, text), None, "{text}");
         }
     }
 

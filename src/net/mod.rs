@@ -1,6 +1,7 @@
 //! The way to an upstream: where it is, how TLS is spoken with it, a pool of connections per core, and what went wrong.
 
 mod background;
+mod certificate;
 mod cidr;
 mod dial;
 mod diversion;
@@ -20,6 +21,7 @@ mod wire;
 
 pub use crate::origin::Origin;
 pub use background::Background;
+pub use certificate::Certificate;
 pub use cidr::Cidr;
 pub use diversion::Diversion;
 pub use failure::broken_body;

@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -13,6 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 
+use super::certificate::Certificate;
 use super::settings::Versions;
 use crate::tree::{Fields, Folders, Node, Problems};
 
@@ -45,6 +46,18 @@ impl Clients {
         }))
     }
 
+    /// The same, but with this certificate where the other end asks for one. Sessions are not shared with others: one that
+    /// is resumed is still its first client's.
+    fn showing(&self, certificate: &Certificate) -> Self {
+        let resumption = Resumption::default();
+        Self(self.0.clone().map(|config| {
+            let mut config = Arc::unwrap_or_clone(config);
+            config.client_auth_cert_resolver = certificate.resolver();
+            config.resumption = resumption.clone();
+            Arc::new(config)
+        }))
+    }
+
     /// Those that offer these versions.
     pub fn speaking(&self, versions: Versions) -> Arc<ClientConfig> {
         let [one, two, both] = &self.0;
@@ -61,8 +74,12 @@ impl Clients {
 /// # Errors
 /// If the library refuses its own defaults.
 pub fn ordinary(versions: Versions) -> Result<Arc<ClientConfig>, rustls::Error> {
+    usual().map(|clients| clients.speaking(versions))
+}
+
+fn usual() -> Result<&'static Clients, rustls::Error> {
     static ORDINARY: OnceLock<Result<Clients, rustls::Error>> = OnceLock::new();
-    ORDINARY.get_or_init(|| Ok(client(&BOTH, platform()?))).as_ref().map(|clients| clients.speaking(versions)).map_err(Clone::clone)
+    ORDINARY.get_or_init(|| Ok(client(&BOTH, platform()?))).as_ref().map_err(Clone::clone)
 }
 
 /// The one provider of cryptography.
@@ -101,6 +118,17 @@ fn authorities(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, rust
 }
 
 impl Config {
+    /// These settings, or the usual ones, and this certificate where the other end asks for one.
+    ///
+    /// # Errors
+    /// If the library refuses its own defaults.
+    pub fn showing(trust: Option<&Self>, certificate: &Certificate) -> Result<Self, rustls::Error> {
+        match trust {
+            Some(trust) => Ok(Self { server_name: trust.server_name.clone(), clients: trust.clients.showing(certificate) }),
+            None => Ok(Self { server_name: None, clients: usual()?.showing(certificate) }),
+        }
+    }
+
     /// Reads `tls` of a resource.
     pub fn read(node: &Node, folders: &Folders, problems: &Problems) -> Option<Self> {
         let fields = Fields::of(node, "a map of TLS settings", problems)?;

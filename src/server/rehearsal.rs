@@ -81,7 +81,9 @@ impl Inside {
         let audit = Audit::open(audit::Config::nowhere(), Arc::<Mask>::default()).map_err(io::Error::other)?;
         let (diversion, mut arriving) = Diversion::new();
         for resource in &mut plan.resources {
-            resource.upstream = Arc::new(resource.upstream.diverted(diversion.clone()));
+            for upstream in resource.apart.iter_mut().chain([&mut resource.upstream]) {
+                *upstream = Arc::new(upstream.diverted(diversion.clone()));
+            }
         }
         let server = plan.listening.server.clone();
         let metrics = Arc::new(Metrics::new(audit.dropped(), plan.tokens.counts()));

@@ -88,8 +88,25 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: https://i.example/t, client_id: i, client_auth: tls } } } }",
-        "not built",
+        "which is not in this list",
         "mtls",
+    ),
+    ("resources: { a: { base_url: https://localhost, auth: { mtls: { key: \"${env:SET}\" } } } }", "`cert` is missing", "add `cert"),
+    (
+        "resources: { a: { base_url: https://localhost, auth: { mtls: { cert: nowhere.pem, key: \"${env:SET}\" } } } }",
+        "cannot be read",
+        "paths begin",
+    ),
+    (
+        "resources: { a: { base_url: https://localhost, auth: { mtls: { cert: \"-----BEGIN X\", key: \"${env:SET}\" } } } }",
+        "not a PEM certificate",
+        "BEGIN CERTIFICATE",
+    ),
+    ("resources: { a: { base_url: http://a.example, auth: { mtls: { cert: c.pem, key: \"${env:SET}\" } } } }", "over TLS only", "https"),
+    (
+        "resources: { a: { base_url: https://localhost, auth: [ { mtls: { cert: c.pem, key: \"${env:SET}\" } }, { mtls: { cert: d.pem, key: \"${env:SET}\" } } ] } }",
+        "two members of this list are a client certificate",
+        "one of them",
     ),
     (
         "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: { token_url: \"https://u:p@i.example/t\", client_id: i } } } }",

@@ -63,6 +63,11 @@ impl Endpoint {
         Some(Self { upstream: Arc::new(upstream), target, url: url.to_owned() })
     }
 
+    /// Scheme, host and port.
+    pub fn origin(&self) -> &Origin {
+        self.upstream.origin()
+    }
+
     /// As written.
     pub fn url(&self) -> &str {
         &self.url

@@ -8,13 +8,14 @@ use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
 use super::form::Form;
+use crate::auth::Context;
 use crate::auth::assertion::{self, Signer};
 use crate::auth::field::Field;
 use crate::auth::token::Failure;
 use crate::error::Error;
 use crate::key::Key;
 use crate::secret::Secret;
-use crate::tree::{Fields, Folders, Node, Problems, Value};
+use crate::tree::{Fields, Node, Problems, Value};
 use crate::uri::encode_query;
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -40,6 +41,8 @@ enum Auth {
     Signed(std::sync::Arc<Signer>),
     /// An assertion that somebody else has made (ruling F46).
     Made(Secret),
+    /// By the certificate of `mtls` (RFC 8705 section 2); the id says whose it should be.
+    Certificate,
     None,
 }
 
@@ -77,7 +80,7 @@ pub enum Usual {
 impl Client {
     /// Reads `client_id`, `client_secret`, `client_auth`, `client_assertion`, `assertion_audience` and the key. `shared`:
     /// whether the key is the grant's own in the first place, so that it does not say how the client is known.
-    pub fn read(fields: &Fields<'_>, usual: Usual, shared: bool, folders: &Folders, problems: &Problems) -> Option<Self> {
+    pub fn read(fields: &Fields<'_>, usual: Usual, shared: bool, context: &Context<'_>, problems: &Problems) -> Option<Self> {
         let id = fields.node("client_id").map(|node| secret_or_text(node, problems));
         let secret = fields.raw("client_secret").map(|node| node.secret_or_empty(problems));
         let made = fields.secret("client_assertion");
@@ -108,27 +111,34 @@ impl Client {
             Word::BasicRaw => Auth::BasicRaw,
             Word::Post => Auth::Post,
             Word::None => Auth::None,
+            Word::Tls if context.certificate.is_some() => Auth::Certificate,
             Word::Tls => {
+                let hint = "auth: [{ mtls: { cert: client.pem, key: \"${file:client.key}\" } }, { oauth2_…: … }]";
                 problems.error(
                     fields.key_place("client_auth"),
-                    "`client_auth: tls` is not built into this version",
-                    "it needs the scheme `mtls`",
+                    "`client_auth: tls` shows the certificate of `mtls`, which is not in this list",
+                    hint,
                 );
                 return None;
             }
             Word::SecretJwt => {
                 let bytes = Zeroizing::new(secret.as_ref()?.expose().as_bytes().to_vec());
-                Auth::Signed(Signer::read(fields, Some(Key::hmac(bytes)), folders, problems)?.into())
+                Auth::Signed(Signer::read(fields, Some(Key::hmac(bytes)), context.folders, problems)?.into())
             }
             Word::KeyJwt => match made {
                 Some(made) => Auth::Made(made),
-                None => Auth::Signed(Signer::read(fields, None, folders, problems)?.into()),
+                None => Auth::Signed(Signer::read(fields, None, context.folders, problems)?.into()),
             },
         };
         if !shared && !matches!(auth, Auth::Signed(_)) {
             unused(fields, problems)?;
         }
         Some(Self { id, secret, auth, audience })
+    }
+
+    /// Whether the handshake says who it is.
+    pub fn is_known_by_certificate(&self) -> bool {
+        matches!(self.auth, Auth::Certificate)
     }
 
     /// The same client, saying who it is in the way that `refresh.client_auth` names. A way that needs a key needs the
@@ -141,6 +151,7 @@ impl Client {
             Word::BasicRaw if self.secret.is_some() => Auth::BasicRaw,
             Word::Post if self.secret.is_some() => Auth::Post,
             Word::None => Auth::None,
+            Word::Tls if matches!(self.auth, Auth::Certificate) => Auth::Certificate,
             Word::KeyJwt | Word::SecretJwt if matches!(self.auth, Auth::Signed(_) | Auth::Made(_)) => self.auth.clone(),
             _ => {
                 let hint = "one of basic, basic_raw, post and none, with `client_secret` on the scheme, or the scheme's own";
@@ -181,7 +192,7 @@ impl Client {
                 self.id.iter().for_each(|id| form.set("client_id", id.clone()));
                 self.secret.iter().for_each(|secret| form.set("client_secret", secret.clone()));
             }
-            Auth::None => {
+            Auth::Certificate | Auth::None => {
                 if let Some(id) = &self.id {
                     form.set("client_id", id.clone());
                 }

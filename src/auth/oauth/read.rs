@@ -14,7 +14,7 @@ use crate::auth::assertion::{self, Signer};
 use crate::auth::grant::{Material, NewSeat};
 use crate::auth::presented::Presence;
 use crate::auth::read::fields;
-use crate::auth::{Reading, Scheme};
+use crate::auth::{Context, Reading, Scheme};
 use crate::net;
 use crate::secret::Secret;
 use crate::tree::{self, Fields, Node, Problems};
@@ -106,7 +106,7 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
         Some(read) => Some(read?),
         None => None,
     };
-    let material = material(node, &oauth, kind);
+    let material = material(node, &oauth, kind, reading.context);
     let seat = reading.context.tokens.seat(NewSeat {
         resource: reading.context.resource.into(),
         scheme: kind.name(),
@@ -121,7 +121,7 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
 
 /// What names the grant: everything that is written, but for how its token is presented. A refresh token is the grant
 /// itself: whatever else changes around it, the one that has taken its place is not to be lost (ruling A13).
-fn material(node: &Node, oauth: &Oauth, kind: Kind) -> Material {
+fn material(node: &Node, oauth: &Oauth, kind: Kind, context: &Context<'_>) -> Material {
     match &oauth.refresh_token {
         Some(token) if kind == Kind::AuthorizationCode => {
             let id = oauth.call.client.id().map(Secret::expose).unwrap_or_default();
@@ -130,6 +130,8 @@ fn material(node: &Node, oauth: &Oauth, kind: Kind) -> Material {
         _ => {
             let mut parts = vec![kind.name().as_bytes().to_vec()];
             written(node, &["place", "refused", "renew_before"], &mut parts);
+            // An issuer may bind what it mints to the certificate (RFC 8705 section 3).
+            parts.extend(context.certificate.map(|certificate| certificate.fingerprint().to_vec()));
             Material::of(parts.iter().map(Vec::as_slice))
         }
     }
@@ -165,7 +167,10 @@ pub fn written(node: &Node, except: &[&str], into: &mut Vec<Vec<u8>>) {
 fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth> {
     let (context, problems) = (reading.context, reading.problems);
     let tls = match fields.node("tls") {
-        Some(node) => Some(net::tls::Config::read(node, context.folders, problems)?),
+        Some(node) => {
+            let trust = net::tls::Config::read(node, context.folders, problems)?;
+            Some(context.certified(trust, node.place, problems)?)
+        }
         None => None,
     };
     let call = call(fields, reading, kind, tls.as_ref());
@@ -216,7 +221,7 @@ fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net:
     let params = call::params(fields.node(kind.params()), shape, problems);
     let headers = call::headers(fields.node("headers"), problems);
     let renames = call::renames(fields.node("fields"), problems);
-    let client = Client::read(fields, kind.usual(), kind == Kind::JwtBearer, context.folders, problems);
+    let client = Client::read(fields, kind.usual(), kind == Kind::JwtBearer, context, problems);
     let mapping = Mapping::read(fields.node("response"), &Mapping::default(), false, problems)
         .and_then(|mapping| mapping.capturing(fields.node("capture"), problems));
     let client = client?;
@@ -226,7 +231,17 @@ fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net:
         return None;
     }
     let time = context.head.min(PATIENCE);
-    Some(Call { endpoint: endpoint?, method, shape, headers, params, renames: renames?, client, mapping: mapping?, time })
+    let endpoint = endpoint?;
+    if client.is_known_by_certificate() && !endpoint.origin().is_https() {
+        let (place, why, hint) =
+            (fields.key_place("client_auth"), "a client certificate is shown over TLS only", "use https in the token URL");
+        if !endpoint.origin().is_loopback() {
+            problems.error(place, why, hint);
+            return None;
+        }
+        problems.warn(place, why, hint);
+    }
+    Some(Call { endpoint, method, shape, headers, params, renames: renames?, client, mapping: mapping?, time })
 }
 
 impl Kind {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::auth::token::Failure;
-use crate::error::{Breach, Error, Stage, Trouble};
+use crate::error::{Breach, Error, Stage, TlsFault, Trouble};
 
 /// Which call it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,7 @@ pub fn unanswered(step: Step, issuer: &str, error: &Error) -> Failure {
     let what = match error {
         Error::Unreachable(_) => "cannot be reached",
         Error::Dns(_) => "has a name that does not resolve",
+        Error::Tls(TlsFault::Certificate(_)) => "does not take the gateway's client certificate, or wants one",
         Error::Tls(_) => "is not trusted over TLS",
         Error::Timeout(Stage::Connect) => "took too long to connect to",
         Error::Timeout(_) => "did not answer in time",

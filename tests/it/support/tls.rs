@@ -20,9 +20,14 @@ pub struct Identity {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::named("an authority of the test")
+    }
+
+    /// One of another name: two of the same name are taken for one with a bad signature.
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "an authority of the test");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
