@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::auth::fingerprint::Fingerprint;
 use crate::auth::{
-    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, google, hmac, http_signature, jwt, mtls, none,
-    oauth, oauth1, passthrough,
+    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, google, hmac, http_signature, jwt, mtls, none, oauth,
+    oauth1, passthrough,
 };
 use crate::tree::{Entry, Fields, Node, Place, Problems, Value, closest};
 
