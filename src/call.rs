@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::body::{self, Body};
 use crate::clock::Clock;
+use crate::expr::{Inputs, Name, Value};
 use crate::origin::Origin;
 use crate::path::Target;
 use crate::record::OpenRecord;
@@ -25,6 +26,47 @@ use crate::secret::Mask;
 /// By what a scheme will know what it signed an attempt with: a token, a challenge, its turn to ask for one. It lives as
 /// long as the attempt and goes with it, also when the client leaves.
 pub type Ticket = Arc<dyn Any + Send + Sync>;
+
+/// What stands for a token that has not been fetched, and for what comes with one, where nothing is sent (ruling B13).
+pub const STAND_IN: &str = "[to be fetched]";
+
+/// What was acquired for an attempt before it is filled in and signed. It shows nothing of itself.
+pub struct Granted {
+    inputs: Box<dyn Inputs>,
+    /// By which each scheme will find its own again, under its number.
+    tickets: Vec<(usize, Ticket)>,
+    stands_in: bool,
+}
+
+impl Granted {
+    /// `inputs` are `token` and `captured`; with `stands_in` they are not there, and [`STAND_IN`] stands for whatever is
+    /// computed from them.
+    pub fn new(inputs: Box<dyn Inputs>, tickets: Vec<(usize, Ticket)>, stands_in: bool) -> Self {
+        Self { inputs, tickets, stands_in }
+    }
+
+    /// What this scheme has acquired.
+    pub fn ticket(&self, scheme: usize) -> Option<Ticket> {
+        self.tickets.iter().find(|(of, _)| *of == scheme).map(|(_, ticket)| ticket.clone())
+    }
+
+    /// Whether nothing was fetched, because nothing is sent.
+    pub fn stands_in(&self) -> bool {
+        self.stands_in
+    }
+}
+
+impl Inputs for Granted {
+    fn input(&self, name: Name) -> Result<Option<Value>, &'static str> {
+        self.inputs.input(name)
+    }
+}
+
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Granted")
+    }
+}
 
 /// What is left to do to the fields of a request once its connection is chosen, each time it is put onto one: numbers
 /// that must rise within a connection and never come twice (ruling H12).
@@ -216,6 +258,8 @@ pub struct Parts {
     /// Where it goes, if not to the origin of the resource: what a template, a capture or a redirect made of it, and
     /// whoever put it here has found allowed.
     pub origin: Option<Box<Origin>>,
+    /// What was acquired for this attempt, where something waits for that.
+    pub granted: Option<Box<Granted>>,
     /// Left by the scheme that has just signed, for itself.
     pub ticket: Option<Ticket>,
     /// What must wait for the connection. At most one scheme of a list needs it, as it concerns `Authorization`.
@@ -241,6 +285,7 @@ impl Parts {
             upgrade: None,
             hints: None,
             origin: None,
+            granted: None,
             ticket: None,
             finish: None,
             occasion: Occasion::default(),

@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use crate::body::{self, Body};
-use crate::call::Call;
-use crate::error::Error;
+use crate::call::{Call, STAND_IN};
+use crate::error::{Error, Trouble};
 use crate::expr::{Failure, Inputs, Map, Moment, Name, Names, Rendered, Settings, Template, Unset, Value, place};
 use crate::key::sha256;
 
@@ -40,7 +40,8 @@ pub struct Fill {
 }
 
 impl Fill {
-    fn names(&self) -> Names {
+    /// What its templates read.
+    pub fn names(&self) -> Names {
         self.templates.iter().fold(Names::NONE, |names, template| names.with(template.names()))
     }
 }
@@ -72,6 +73,21 @@ impl Fills {
         (of(steady), of(volatile))
     }
 
+    /// Whether any of them reads a token, or what came with one.
+    pub fn reads_granted(&self) -> bool {
+        self.names.meets(Names::GRANTED)
+    }
+
+    /// Whether any of them reads the body.
+    pub fn reads_body(&self) -> bool {
+        self.names.reads_body()
+    }
+
+    /// Where what came with a token is put in.
+    pub fn granted(&self) -> impl Iterator<Item = &Spot> {
+        self.fills.iter().filter(|fill| fill.names().meets(Names::GRANTED)).map(|fill| &fill.spot)
+    }
+
     /// Whether this field is among them.
     pub fn sets(&self, name: &HeaderName) -> bool {
         self.fills.iter().any(|fill| matches!(&fill.spot, Spot::Header(header) if header == name))
@@ -82,28 +98,18 @@ impl Fills {
     /// # Errors
     /// Where a value cannot be computed from this request, or has no place where it goes.
     pub async fn put(&self, call: &mut Call) -> Result<(), Error> {
-        let body = if self.names.reads_body() { Some(self.body(call).await?) } else { None };
+        let body = if self.names.reads_body() { Some(held(call, self.buffer).await?) } else { None };
         for fill in &self.fills {
             self.one(fill, call, body.as_ref())?;
         }
         Ok(())
     }
 
-    /// The body, which is held whole from here on.
-    async fn body(&self, call: &mut Call) -> Result<Bytes, Error> {
-        let body = body::collect(std::mem::take(&mut call.body), self.buffer, LIMIT).await?;
-        // Whoever waited for 100 has sent the body by now.
-        call.headers.remove(EXPECT);
-        call.expects_continue = false;
-        call.body = if body.is_empty() { Body::Empty } else { Body::Full(body.clone()) };
-        Ok(body)
-    }
-
     fn one(&self, fill: &Fill, call: &mut Call, body: Option<&Bytes>) -> Result<(), Error> {
         match &fill.spot {
             Spot::Header(name) if !call.headers.contains_key(name) => {
                 let Some(rendered) = self.text(fill, call, body)? else { return Ok(()) };
-                let value = field(&rendered).ok_or_else(|| illegal(&format!("the header `{name}`")))?;
+                let value = field(&rendered).ok_or_else(|| illegal(&format!("the header `{name}`"), fill.names()))?;
                 call.headers.insert(name, value);
             }
             Spot::Param(name) if !call.target.has_param(name) => {
@@ -114,7 +120,8 @@ impl Fills {
             Spot::Cookie(name) => {
                 let Some(rendered) = self.text(fill, call, body)? else { return Ok(()) };
                 let good = text(&rendered).bytes().all(cookie_octet);
-                let pair = field(&rendered).filter(|_| good).ok_or_else(|| illegal(&format!("the cookie `{name}`")))?;
+                let pair = field(&rendered).filter(|_| good || stands_in(call, fill.names()));
+                let pair = pair.ok_or_else(|| illegal(&format!("the cookie `{name}`"), fill.names()))?;
                 cookie(&mut call.headers, name, &pair)?;
             }
             Spot::Header(_) | Spot::Param(_) => {}
@@ -126,6 +133,9 @@ impl Fills {
     fn text(&self, fill: &Fill, call: &Call, body: Option<&Bytes>) -> Result<Option<Rendered>, Error> {
         let inputs = Facts { settings: &self.settings, call, body };
         let Some(template) = fill.templates.first() else { return Ok(None) };
+        if stands_in(call, template.names()) {
+            return Ok(Some(stand_in()));
+        }
         template.text_set(&inputs, fill.unset, |text| text.into()).map_err(|failure| refused(&failure, template.names()))
     }
 
@@ -134,6 +144,10 @@ impl Fills {
         let inputs = Facts { settings: &self.settings, call, body };
         let mut all = Vec::new();
         for template in &fill.templates {
+            if stands_in(call, template.names()) {
+                all.push(Rendered { value: Value::text(place::query(STAND_IN)), secret: true });
+                continue;
+            }
             let texts = template.texts(&inputs, fill.unset, place::query).map_err(|failure| refused(&failure, template.names()))?;
             all.extend(texts.into_iter().flatten());
         }
@@ -141,16 +155,52 @@ impl Fills {
     }
 }
 
-/// Whose fault a failure is: the request's, where it was read, else the configuration's.
+/// The body, which is held whole from here on. At most `limit` bytes are held.
+///
+/// # Errors
+/// [`Error::BodyTooLarge`] for a longer one, and what reading it fails with.
+pub async fn held(call: &mut Call, limit: u64) -> Result<Bytes, Error> {
+    let body = body::collect(std::mem::take(&mut call.body), limit, LIMIT).await?;
+    // Whoever waited for 100 has sent the body by now.
+    call.headers.remove(EXPECT);
+    call.expects_continue = false;
+    call.body = if body.is_empty() { Body::Empty } else { Body::Full(body.clone()) };
+    Ok(body)
+}
+
+/// Whether what reads these is not computed but shown, as no token was fetched.
+pub fn stands_in(call: &Call, names: Names) -> bool {
+    names.meets(Names::GRANTED) && call.granted.as_ref().is_some_and(|granted| granted.stands_in())
+}
+
+/// What is shown then.
+fn stand_in() -> Rendered {
+    Rendered { value: Value::text(STAND_IN), secret: true }
+}
+
+/// Whose fault a failure is: the request's, where it was read, the issuer's, where what came with a token was, else the
+/// configuration's.
 pub fn refused(failure: &Failure, names: Names) -> Error {
     if names.meets(Names::REQUEST.with(Names::CLIENT)) {
         let why = format!("This resource computes a value from the request, and cannot: {failure}.");
         return Error::BadRequest(why.into(), "Send what it reads.".into());
     }
+    if names.meets(Names::GRANTED) {
+        return lacking(format!("This resource computes a value from what came with its token, and cannot: {failure}."));
+    }
     Error::Internal(format!("an expression failed: {failure}"))
 }
 
-fn illegal(what: &str) -> Error {
+/// The issuer gave something else than the resource counts on.
+pub fn lacking(detail: String) -> Error {
+    let hint = "Check `capture` and what the issuer sends; `default(…)` says what stands for a missing value.";
+    Error::CredentialRefused(Box::new(Trouble { cause: detail.clone().into(), detail: detail.into(), hint: hint.into() }))
+}
+
+fn illegal(what: &str, names: Names) -> Error {
+    if names.meets(Names::GRANTED) && !names.meets(Names::REQUEST.with(Names::CLIENT)) {
+        return lacking(format!("This resource computes a value for {what} from what came with its token, and it cannot stand there."));
+    }
     let why = format!("This resource computes a value for {what} that cannot stand there.");
     Error::BadRequest(why.into(), "It holds a line break or another character that is not allowed.".into())
 }
@@ -209,9 +259,23 @@ pub struct Facts<'f> {
     pub body: Option<&'f Bytes>,
 }
 
+impl Facts<'_> {
+    /// The account's own variables lie over the resource's (ruling C9).
+    fn vars(&self) -> Arc<Map> {
+        match &self.call.account {
+            Some(account) if !account.vars.is_empty() => {
+                let own = account.vars.iter().map(|(name, value)| (name.as_str(), Value::text(value.as_str()))).collect();
+                Arc::new(self.settings.vars().overlaid(&own))
+            }
+            _ => self.settings.vars().clone(),
+        }
+    }
+}
+
 impl Inputs for Facts<'_> {
     fn input(&self, name: Name) -> Result<Option<Value>, &'static str> {
         const UNHELD: &str = "the body was not held back";
+        const UNGRANTED: &str = "there is no token at this place";
         let call = self.call;
         let text = |text: &str| Some(Value::text(text));
         Ok(match name {
@@ -232,6 +296,11 @@ impl Inputs for Facts<'_> {
             Name::Now => Some(Value::Moment(Moment::of(call.occasion.now()))),
             Name::Uuid => text(&call.occasion.uuid().to_string()),
             Name::Uuid7 => text(&call.occasion.uuid7().to_string()),
+            Name::Vars => return Ok(Some(Value::Map(self.vars()))),
+            other if Names::GRANTED.has(other) => {
+                let Some(granted) = &call.granted else { return Err(UNGRANTED) };
+                return granted.input(other);
+            }
             other => return self.settings.input(other),
         })
     }

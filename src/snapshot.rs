@@ -222,7 +222,8 @@ impl Resource {
                 shape: variant.shape,
                 prepare: variant.auth.as_ref().and_then(Prepare::new),
                 in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),
-                reflect: Reflect::new(plan.reflection, mask.clone(), variant.auth.as_ref()),
+                reflect: Reflect::new(plan.reflection, mask.clone(), variant.auth.as_ref())
+                    .map(|reflect| reflect.seeing(variant.fills.as_ref())),
                 sign: sign(variant.auth, variant.fills, variant.merge, plan.limits.buffer),
                 forward: Forward::new(upstream.clone(), timeouts, plan.limits.response_body, plan.websocket),
             })

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::auth::assertion::Signer;
 use crate::auth::grant::{Ask, Fetching, Material, NewSeat, Source};
+use crate::auth::granted::Gives;
 use crate::auth::oauth;
 use crate::auth::presented::Presence;
 use crate::auth::read::fields;
@@ -97,7 +98,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         source,
         shelf: None,
     });
-    Some(presence?.of(seat, reading))
+    Some(presence?.of(seat, Gives::default(), reading))
 }
 
 /// The parts of a key file that are needed; the rest is for other programs.

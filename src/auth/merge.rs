@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::auth::insert::{Kind, kind, reframe, refusal};
 use crate::auth::{form, json};
 use crate::body::{self, Body};
-use crate::call::Call;
+use crate::call::{Call, STAND_IN};
 use crate::error::Error;
 use crate::expr::{self, Failure, Moments, Name, Names, Settings, Template, Value, place};
 use crate::fill::{self, Facts};
@@ -28,6 +28,7 @@ const INPUTS: Names = Names::FIXED
     .with(Names::CLIENT)
     .with(Names::REQUEST)
     .with(Names::ATTEMPT)
+    .with(Names::GRANTED)
     .without(Names::of(&[Name::RequestBody, Name::RequestBodySha256]));
 
 /// What is merged into the bodies of a resource.
@@ -71,6 +72,17 @@ impl Merge {
         let xml = fields.node("xml").map_or(Some(Vec::new()), |n| reading.xml(n));
         fields.finish();
         Some(Self { json: json?, form: form?, xml: xml?, settings: settings.clone(), limit })
+    }
+
+    /// Whether any of it reads a token, or what came with one.
+    pub fn reads_granted(&self) -> bool {
+        let leaf = |leaf: &Leaf| matches!(leaf, Leaf::Computed(template) if template.names().meets(Names::GRANTED));
+        let members = |all: &[Member]| all.iter().any(|member| leaf(&member.leaf));
+        let field = |field: &Field| match field {
+            Field::Text(text) => leaf(text),
+            Field::Json(all) => members(all),
+        };
+        members(&self.json) || self.form.iter().any(|(_, f)| field(f)) || self.xml.iter().any(|(_, t)| t.names().meets(Names::GRANTED))
     }
 
     /// Merges them into the call's body. A call without one is left alone.
@@ -136,6 +148,9 @@ impl Leaf {
     fn json(&self, inputs: &Facts<'_>) -> Result<Zeroizing<String>, Error> {
         match self {
             Self::Ready(json) => Ok(Zeroizing::new(json.expose().to_owned())),
+            Self::Computed(template) if fill::stands_in(inputs.call, template.names()) => {
+                Ok(Zeroizing::new(serde_json::Value::from(STAND_IN).to_string()))
+            }
             Self::Computed(template) => {
                 let rendered = template.render(inputs).map_err(|failure| failed(&failure, template))?;
                 let mut json = Zeroizing::new(String::new());
@@ -173,6 +188,10 @@ fn value_of(form: &[u8], name: &str) -> Option<Vec<u8>> {
 /// The operator's XML with every value escaped.
 fn fragment(template: &Template, inputs: &Facts<'_>) -> Result<Zeroizing<String>, Error> {
     let mut out = Zeroizing::new(String::new());
+    if fill::stands_in(inputs.call, template.names()) {
+        out.push_str(STAND_IN);
+        return Ok(out);
+    }
     for (value, computed) in template.pieces(inputs).map_err(|failure| failed(&failure, template))? {
         let mut text = Zeroizing::new(String::new());
         value.write_text(&mut text).map_err(|why| Error::Internal(format!("`{template:?}`: {why}")))?;

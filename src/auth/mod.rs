@@ -19,6 +19,7 @@ mod fingerprint;
 mod form;
 mod google;
 pub mod grant;
+pub mod granted;
 mod hex;
 mod hmac;
 mod http_signature;
@@ -57,7 +58,9 @@ use crate::expr::Settings;
 use crate::net::{Certificate, Hosts, Origin, tls};
 use crate::tree::{Folders, Place, Problems};
 use fingerprint::Fingerprint;
+use granted::Gives;
 pub use read::{read, schemes};
+use token::Token;
 
 /// What a scheme owns in a request: a client's value for any of it is dropped before the scheme signs.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +85,14 @@ pub enum Signing<'a> {
     Done(Result<(), Error>),
     /// Under way.
     Later(Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>),
+}
+
+/// The work of acquiring: a token that is there, or one that is waited for.
+pub enum Acquiring<'a> {
+    /// Done.
+    Done(Result<Arc<Token>, Error>),
+    /// Under way.
+    Later(Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + 'a>>),
 }
 
 /// An attempt that the upstream has answered.
@@ -145,6 +156,18 @@ pub trait Scheme: std::fmt::Debug + Send + Sync {
     /// Where the request cannot be signed at all.
     fn prepare(&self, _call: &mut Call) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// What it gives to the expressions of its resource; `None` where it has no token. Whoever gives something implements
+    /// [`Scheme::acquire`].
+    fn gives(&self) -> Option<Gives> {
+        None
+    }
+
+    /// Acquires its token before anything is filled in, where something waits for that. What it acquires is in
+    /// `call.ticket` when it signs, and it is to present that very token.
+    fn acquire<'a>(&'a self, _call: &'a Call) -> Option<Acquiring<'a>> {
+        None
     }
 
     /// Signs this attempt.
@@ -277,6 +300,30 @@ impl Auth {
         self.0.iter().try_for_each(|scheme| scheme.prepare(call))
     }
 
+    /// What its schemes give to expressions, one by one; empty where none has a token.
+    pub fn gives(&self) -> Vec<Gives> {
+        self.0.iter().filter_map(|scheme| scheme.gives()).collect()
+    }
+
+    /// Acquires what the schemes present, so that expressions can read it. Nothing of the call changes but
+    /// `call.granted`.
+    ///
+    /// # Errors
+    /// Why there is no token now.
+    pub async fn acquire(&self, call: &mut Call) -> Result<(), Error> {
+        let mut tokens = Vec::new();
+        for (index, scheme) in self.0.iter().enumerate() {
+            let token = match scheme.acquire(call) {
+                None => continue,
+                Some(Acquiring::Done(done)) => done?,
+                Some(Acquiring::Later(work)) => work.await?,
+            };
+            tokens.push((index, token));
+        }
+        call.granted = Some(Box::new(granted::granted(tokens)));
+        Ok(())
+    }
+
     /// Signs this attempt with every scheme in turn; the first that fails ends it. Returns what they left for
     /// [`Auth::renew`].
     ///
@@ -285,6 +332,9 @@ impl Auth {
     pub async fn sign(&self, call: &mut Call) -> Result<Tickets, Error> {
         let mut tickets = Tickets::default();
         for (index, scheme) in self.0.iter().enumerate() {
+            if let Some(granted) = &call.granted {
+                call.ticket = granted.ticket(index);
+            }
             match scheme.sign(call) {
                 Signing::Done(done) => done?,
                 Signing::Later(work) => work.await?,

@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use crate::auth::field::Field;
 use crate::auth::grant::Seat;
+use crate::auth::granted::Gives;
 use crate::auth::placed::{At, Placed, Spot, unfit};
 use crate::auth::token::Token;
-use crate::auth::{Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing};
+use crate::auth::{Acquiring, Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing};
 use crate::call::Call;
 use crate::error::Error;
 use crate::expr::{Name, Settings};
@@ -23,6 +24,7 @@ pub struct Presented {
     seat: Arc<Seat>,
     places: Vec<Place>,
     refused: Vec<StatusCode>,
+    gives: Gives,
     settings: Arc<Settings>,
     buffer: u64,
 }
@@ -65,9 +67,9 @@ impl Presence {
     }
 
     /// The scheme that presents this seat's token.
-    pub fn of(self, seat: Arc<Seat>, reading: Reading<'_>) -> Box<dyn Scheme> {
+    pub fn of(self, seat: Arc<Seat>, gives: Gives, reading: Reading<'_>) -> Box<dyn Scheme> {
         let (settings, buffer) = (reading.context.settings.clone(), reading.context.buffer);
-        Box::new(Presented { seat, places: self.places, refused: self.refused, settings, buffer })
+        Box::new(Presented { seat, places: self.places, refused: self.refused, gives, settings, buffer })
     }
 }
 
@@ -140,8 +142,28 @@ impl Scheme for Presented {
         true
     }
 
+    fn gives(&self) -> Option<Gives> {
+        Some(self.gives.clone())
+    }
+
+    fn acquire<'a>(&'a self, call: &'a Call) -> Option<Acquiring<'a>> {
+        let account = call.account.as_deref();
+        Some(match self.seat.fresh(account) {
+            Some(token) => Acquiring::Done(Ok(token)),
+            None => Acquiring::Later(Box::pin(self.seat.token(account))),
+        })
+    }
+
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         let writes_body = self.places.iter().any(|place| place.spot.writes_body());
+        // What was filled in came with this token, so it is this one that is presented.
+        let acquired = call.ticket.take().and_then(|ticket| ticket.downcast::<Token>().ok());
+        if let Some(token) = acquired {
+            return match writes_body {
+                false => Signing::Done(self.put(call, token)),
+                true => Signing::Later(Box::pin(self.put_everywhere(call, token))),
+            };
+        }
         match self.seat.fresh(call.account.as_deref()) {
             Some(token) if !writes_body => Signing::Done(self.put(call, token)),
             _ => Signing::Later(Box::pin(async move {

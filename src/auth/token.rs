@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::auth::captured::Captured;
+pub use crate::call::STAND_IN;
 use crate::error::{Error, Trouble};
 use crate::secret::Secret;
 
@@ -33,9 +34,7 @@ const LAST_GASP: u64 = 1000;
 /// The next token's number.
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
-/// What stands for a token that has not been fetched, where nothing is sent (ruling B13).
-pub const STAND_IN: &str = "[to be fetched]";
-/// The same for one that is made here.
+/// What stands for a token that is made here, where nothing is sent, as [`STAND_IN`] for one that is fetched.
 pub const UNSIGNED: &str = "[to be signed]";
 
 /// Where a token is in its life.

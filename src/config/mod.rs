@@ -5,6 +5,7 @@
 mod agreement;
 mod base;
 mod environment;
+mod granted;
 mod layers;
 pub mod listen;
 mod load;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::base::BaseUrl;
+use super::granted::Readers;
 use super::probe::{self, Probe};
 use crate::auth::grant::Tokens;
 use crate::auth::merge::Merge;
@@ -214,6 +215,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let tls = tls.flatten();
     let reader = Reader {
         name,
+        node,
         context,
         limits,
         allow_http,
@@ -228,7 +230,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     // What is wrong with the URL must not hide what is wrong with the rest.
     let unknown = base.is_none();
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
-    let variant = reader.variant(&base, shape.clone(), auth, timeouts);
+    let variant = reader.variant(&base, shape.clone(), auth, timeouts, None);
     let mut branches: Vec<Branch> = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
     fields.finish();
     let reach = if base.made { Reach::Made { private } } else { Reach::Written };
@@ -421,6 +423,8 @@ fn feed_files(seen: &[Seen], digester: &mut Digester) {
 
 struct Reader<'r> {
     name: &'r str,
+    /// The resource, settled.
+    node: &'r Node,
     context: &'r Context<'r>,
     limits: Limits,
     allow_http: bool,
@@ -436,7 +440,14 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    fn variant(&self, base: &BaseUrl, shape: Option<shape::Config>, node: Option<&Node>, timeouts: Timeouts) -> Option<Variant> {
+    fn variant(
+        &self,
+        base: &BaseUrl,
+        shape: Option<shape::Config>,
+        node: Option<&Node>,
+        timeouts: Timeouts,
+        route: Option<&Node>,
+    ) -> Option<Variant> {
         let certificate = match node {
             Some(node) => auth::mtls::certificate(node, &base.origin, self.context.folders, self.problems),
             None => Some(None),
@@ -469,6 +480,15 @@ impl Reader<'_> {
             }
             None => None,
         };
+        let place = node.map_or(self.node.place, |n| n.place);
+        let readers = Readers::new(auth.as_ref(), place, self.settings, self.problems)?;
+        let missing = match route {
+            None => readers.of_resource(self.node),
+            Some(route) => readers.of_route(self.node, route),
+        };
+        if missing > 0 {
+            return None;
+        }
         // Ruling G1: a credential does not travel in the clear, unless the operator has said so.
         if !base.origin.is_https() && !base.origin.is_loopback() && !self.allow_http && auth.as_ref().is_some_and(Auth::needs_tls) {
             let place = node.map_or(base.place, |n| n.place);
@@ -507,7 +527,7 @@ impl Reader<'_> {
         fields.unbuilt_all(&UNBUILT_IN_ROUTES);
         let timeouts = self::timeouts(&fields, timeouts, self.problems);
         let shape = shape.clone().and_then(|shape| shape.overlay(&fields, self.settings, self.problems));
-        let variant = self.variant(base, shape, fields.node("auth").or(auth), timeouts);
+        let variant = self.variant(base, shape, fields.node("auth").or(auth), timeouts, Some(node));
         fields.finish();
         Some(Branch { path: path?, methods, variant: variant? })
     }

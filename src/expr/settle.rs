@@ -34,6 +34,11 @@ impl Settings {
         self
     }
 
+    /// `vars`, the resource's over the top level's.
+    pub fn vars(&self) -> &Arc<Map> {
+        &self.vars
+    }
+
     /// A place that offers these inputs.
     pub fn scope(&self, names: Names) -> Scope<'_> {
         Scope { names, secrets: Some(&self.names) }
@@ -55,7 +60,8 @@ impl Settings {
         Node { place: node.place, value }
     }
 
-    /// As [`Settings::settle`] for a map of defaults: what reads `secrets` is locked, as no client may set it (ruling F12).
+    /// As [`Settings::settle`] for a map of defaults: what reads `secrets`, a token or what came with one is locked,
+    /// as no client may set it (ruling F12).
     pub fn settle_defaults(&self, node: &Node, names: Names, problems: &Problems) -> Node {
         let Tree::Map(entries) = &node.value else { return self.settle(node, names, problems) };
         let entry = |e: &Entry| {
@@ -79,7 +85,7 @@ impl Settings {
             Ok(template) => template,
             Err(mistakes) => return Settled { node: with(refused(node, mistakes, problems)), reads_secrets: false },
         };
-        let reads_secrets = template.names().has(Name::Secrets);
+        let reads_secrets = template.names().has(Name::Secrets) || template.names().meets(Names::GRANTED);
         if !template.names().without(Names::FIXED).is_empty() {
             return Settled { node: node.clone(), reads_secrets };
         }

@@ -1,5 +1,5 @@
-//! Signs each attempt: every scheme of the resource in turn, and the fingerprint of what was used into the record. The
-//! only place that sends a call again after a refusal, once, if a scheme says that it is worthwhile and the body can be
+//! Signs each attempt: what schemes must acquire is acquired, what is computed for the attempt is put in, and then every
+//! scheme signs in turn; the fingerprint of what was used goes into the record. The only place that sends a call again after a refusal, once, if a scheme says that it is worthwhile and the body can be
 //! had again. It stands inside retry, so that no attempt carries another's signature. How to sign is the schemes' affair.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::auth::{Auth, Renewal, Tickets};
 use crate::body::Body;
 use crate::call::Call;
 use crate::error::Error;
-use crate::fill::Fills;
+use crate::fill::{self, Fills};
 use crate::middleware::{Answer, Next, Step};
 
 /// What of a refusal's body is read, so that its connection can be used again; more is cut off.
@@ -25,6 +25,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 pub struct Sign {
     auth: Auth,
     renews: bool,
+    /// Whether something waits for what the schemes acquire.
+    acquires: bool,
     buffer: u64,
     fills: Option<Fills>,
     merge: Option<Arc<Merge>>,
@@ -33,19 +35,21 @@ pub struct Sign {
 impl Sign {
     /// Presents these. Of a body up to `buffer` bytes are kept for a second attempt, where there may be one.
     pub fn new(auth: Auth, buffer: u64) -> Self {
-        Self { renews: auth.renews(), auth, buffer, fills: None, merge: None }
+        Self { renews: auth.renews(), acquires: false, auth, buffer, fills: None, merge: None }
     }
 
     /// Puts these in before each attempt is signed (ruling H5).
     #[must_use]
     pub fn filling(self, fills: Option<Fills>) -> Self {
-        Self { fills, ..self }
+        let acquires = self.acquires || fills.as_ref().is_some_and(Fills::reads_granted);
+        Self { fills, acquires, ..self }
     }
 
     /// Merges this into each attempt's body before anything else.
     #[must_use]
     pub fn merging(self, merge: Option<Arc<Merge>>) -> Self {
-        Self { merge, ..self }
+        let acquires = self.acquires || merge.as_ref().is_some_and(|merge| merge.reads_granted());
+        Self { merge, acquires, ..self }
     }
 
     /// As [`Sign::handle`], for schemes that look at answers.
@@ -74,9 +78,22 @@ impl Sign {
         Ok(answer)
     }
 
+    /// Has the schemes acquire what they present, before anything is computed from it.
+    async fn acquire(&self, call: &mut Call) -> Result<(), Error> {
+        // A slow body comes first: a token must not grow old while it is waited for.
+        if self.merge.is_some() || self.fills.as_ref().is_some_and(Fills::reads_body) {
+            fill::held(call, self.buffer).await?;
+        }
+        self.auth.acquire(call).await
+    }
+
     async fn sign(&self, call: &mut Call) -> Result<Tickets, Error> {
         // Before signing, because a scheme may replace what the identity is read from.
         let identity = self.auth.identity(call);
+        if self.acquires {
+            // Boxed, so that the calls of others need no room for it.
+            Box::pin(self.acquire(call)).await?;
+        }
         if let Some(merge) = &self.merge {
             Box::pin(merge.put(call)).await?;
         }

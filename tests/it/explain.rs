@@ -101,6 +101,9 @@ fn explain_and_the_wire_agree_over_every_example() {
         let text = fs::read_to_string(&file).unwrap();
         let issuer = Issuer::answering(|_, number, stream| {
             let mut answer = minted(number, 3600);
+            answer["organisation"] = json!({ "id": "acme" });
+            // Of the realm `acme`.
+            answer["id_token"] = json!("e30.eyJyZWFsbSI6ImFjbWUifQ.c2ln");
             answer["data"] = json!({ "session": "of-a-login", "valid_until": "2999-01-01T00:00:00Z" });
             json_answer(stream, &answer)
         });

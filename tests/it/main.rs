@@ -7,6 +7,7 @@ mod audit;
 mod aws_sigv4;
 mod browsers;
 mod canary;
+mod captures;
 mod client_certificates;
 mod commands;
 mod counterparts;

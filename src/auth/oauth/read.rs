@@ -12,6 +12,7 @@ use super::reply::Mapping;
 use super::{Assertion, First, Oauth};
 use crate::auth::assertion::{self, Signer};
 use crate::auth::grant::{Material, NewSeat};
+use crate::auth::granted::Gives;
 use crate::auth::presented::Presence;
 use crate::auth::read::fields;
 use crate::auth::{Context, Reading, Scheme};
@@ -106,6 +107,7 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
         Some(read) => Some(read?),
         None => None,
     };
+    let gives = Gives { captures: oauth.call.mapping.captures().map(str::to_owned).collect() };
     let material = material(node, &oauth, kind, reading.context);
     let seat = reading.context.tokens.seat(NewSeat {
         resource: reading.context.resource.into(),
@@ -116,7 +118,7 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
         source: std::sync::Arc::new(oauth),
         shelf: None,
     });
-    Some(presence.of(seat, reading))
+    Some(presence.of(seat, gives, reading))
 }
 
 /// What names the grant: everything that is written, but for how its token is presented. A refresh token is the grant

@@ -111,6 +111,11 @@ impl Mapping {
         Some(self)
     }
 
+    /// The names of what is captured.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        self.capture.iter().map(|(name, _)| name.as_str())
+    }
+
     /// What the answer gives. `before` is what there was; `asked` the moment of the request.
     ///
     /// # Errors

@@ -111,7 +111,7 @@ fn field(name: &str, value: &str, known: &Known<'_>) -> Part {
     let locked = configured.as_ref().is_some_and(|found| found.node.get("locked").and_then(|n| n.word()) == Some("true"));
     match configured {
         Some(found) if locked || !from_client => {
-            let value = if known.said.is_secret(found.node) { REDACTED.to_owned() } else { hidden(value, known.mask) };
+            let value = if known.said.is_secret(found.node) { secret(value).to_owned() } else { hidden(value, known.mask) };
             Part { name: name.into(), value, from: found.from }
         }
         _ => {
@@ -119,6 +119,11 @@ fn field(name: &str, value: &str, known: &Known<'_>) -> Part {
             Part { name: name.into(), value, from: if from_client { From::Client } else { From::Gateway } }
         }
     }
+}
+
+/// What is shown of a secret: nothing, unless it is not there yet.
+fn secret(value: &str) -> &str {
+    if value == STAND_IN { STAND_IN } else { REDACTED }
 }
 
 /// A credential: the word in front of it is no secret.
@@ -152,7 +157,7 @@ fn cookies(name: &str, value: &str, known: &Known<'_>) -> Part {
         match known.said.find(&["cookies", cookie]) {
             Some(found) => {
                 from = found.from;
-                if known.said.is_secret(found.node) { format!("{cookie}={REDACTED}") } else { format!("{cookie}={value}") }
+                if known.said.is_secret(found.node) { format!("{cookie}={}", secret(value)) } else { format!("{cookie}={value}") }
             }
             None => pair.to_owned(),
         }
@@ -164,14 +169,13 @@ fn cookies(name: &str, value: &str, known: &Known<'_>) -> Part {
 fn param(name: String, value: String, known: &Known<'_>) -> Part {
     let decoded = percent_encoding::percent_decode_str(name.trim_end_matches('=')).decode_utf8_lossy().into_owned();
     if known.owned.params.contains(&decoded) {
-        let decoded = percent_encoding::percent_decode_str(&value).decode_utf8_lossy();
-        let value = if decoded == STAND_IN { STAND_IN } else { REDACTED };
-        return Part { name, value: value.into(), from: auth(known) };
+        return Part { name, value: secret(&percent_encoding::percent_decode_str(&value).decode_utf8_lossy()).into(), from: auth(known) };
     }
     let from_client = known.query.iter().any(|(n, v)| *n == name && *v == value);
     match known.said.find(&["params", &decoded]).filter(|_| !from_client) {
         Some(found) => {
-            let value = if known.said.is_secret(found.node) { REDACTED.to_owned() } else { hidden(&value, known.mask) };
+            let decoded = percent_encoding::percent_decode_str(&value).decode_utf8_lossy();
+            let value = if known.said.is_secret(found.node) { secret(&decoded).to_owned() } else { hidden(&value, known.mask) };
             Part { name, value, from: found.from }
         }
         None => Part { name, value: hidden(&value, known.mask), from: if from_client { From::Client } else { From::Gateway } },

@@ -19,6 +19,7 @@ use crate::auth::Auth;
 use crate::body::{self, Body};
 use crate::call::{Call, HintScreen};
 use crate::error::{Breach, Error};
+use crate::fill::{Fills, Spot};
 use crate::middleware::{Answer, Next, Step};
 use crate::record::OpenRecord;
 use crate::secret::{Mask, Secret};
@@ -89,6 +90,20 @@ impl Reflect {
         let fixed = fixed.filter(|mask| !mask.is_empty());
         let wanted = mode != Mode::Off && (fixed.is_some() || fresh.is_some());
         wanted.then_some(Self { mode, fixed, fresh })
+    }
+
+    /// Looks for what is computed from tokens too.
+    #[must_use]
+    pub fn seeing(mut self, fills: Option<&Fills>) -> Self {
+        for spot in fills.into_iter().flat_map(Fills::granted) {
+            let Some(fresh) = &mut self.fresh else { continue };
+            match spot {
+                Spot::Header(name) => fresh.headers.push(name.clone()),
+                Spot::Param(name) => fresh.params.push(name.clone()),
+                Spot::Cookie(name) => fresh.cookies.push(name.clone()),
+            }
+        }
+        self
     }
 
     async fn search(&self, mut answer: Response<Body>, masks: Masks, record: &OpenRecord) -> Answer {

@@ -93,7 +93,7 @@ pub struct Build<'b> {
 }
 
 /// What headers, parameters, cookies and bodies may read.
-pub const SHAPING: Names = Names::FIXED.with(Names::CLIENT).with(Names::REQUEST).with(Names::ATTEMPT);
+pub const SHAPING: Names = Names::FIXED.with(Names::CLIENT).with(Names::REQUEST).with(Names::ATTEMPT).with(Names::GRANTED);
 
 impl Config {
     /// Reads the keys of a resource. `None` after an error was reported.
