@@ -20,6 +20,11 @@ use crate::trailers::{self, Screen};
 pub use kept::{Kept, Spare};
 pub use spool::spool;
 
+/// What of a body that nobody wants is read, so that its connection can be used again.
+const DRAIN_BYTES: usize = 64 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
 /// A body of either direction.
 #[derive(Debug, Default)]
 pub enum Body {
@@ -149,6 +154,20 @@ pub async fn begin(mut body: Body, limit: u64) -> Result<Begun, Error> {
     let mut all = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
     read.iter().for_each(|piece| all.extend_from_slice(piece));
     Ok(Begun::Whole(all.freeze()))
+}
+
+/// Reads a body to its end, within bounds, so that its connection can be used again; more is cut off.
+pub async fn drain(mut body: Body) {
+    let reading = async {
+        let mut left = DRAIN_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
 }
 
 /// A deadline that costs a timer only once somebody really waits for it.

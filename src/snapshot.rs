@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::fill::Fills;
 use crate::middleware::Route;
+use crate::middleware::follow::Follow;
 use crate::middleware::forward::{Forward, Timeouts};
 use crate::middleware::in_flight::InFlight;
 use crate::middleware::prepare::Prepare;
@@ -102,6 +103,8 @@ pub struct Steps {
     pub prepare: Option<Prepare>,
     /// How many calls may be under way.
     pub in_flight: Option<InFlight>,
+    /// Which redirects are followed.
+    pub follow: Option<Follow>,
     /// What the gateway presents.
     pub sign: Option<Sign>,
     /// Who looks whether it comes back.
@@ -222,6 +225,7 @@ impl Resource {
                 shape: variant.shape,
                 prepare: variant.auth.as_ref().and_then(Prepare::new),
                 in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),
+                follow: variant.follow,
                 reflect: Reflect::new(plan.reflection, mask.clone(), variant.auth.as_ref())
                     .map(|reflect| reflect.seeing(variant.fills.as_ref())),
                 sign: sign(variant.auth, variant.fills, variant.merge, plan.limits.buffer),

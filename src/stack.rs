@@ -51,6 +51,7 @@ pub fn resource(steps: Steps) -> Route {
             // fallback: around all that can fail behind it.
             // cache: outside retry, so that a hit never waits.
             .layer(layer(steps.in_flight)) // inside cache: a hit takes no place
+            .layer(layer(steps.follow)) // outside sign: each hop is signed for where it goes
             // expect, retry, breaker, quota: retry outside sign, so that every attempt signs afresh.
             .layer(layer(steps.sign))
             .layer(layer(steps.reflect)) // looks for the credential just sent, so it must know it

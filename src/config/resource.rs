@@ -16,6 +16,7 @@ use crate::digest::{Digest, Digester};
 use crate::expr::{Names, Settings};
 use crate::file::Seen;
 use crate::fill::Fills;
+use crate::middleware::follow::{self, Follow};
 use crate::middleware::reflect;
 use crate::middleware::shape::{self, Shape};
 use crate::net::{self, Certificate, Hosts, Reach, Upstream};
@@ -100,6 +101,8 @@ pub struct Branch {
 pub struct Variant {
     /// What the upstream is to see.
     pub shape: Shape,
+    /// Which redirects are followed.
+    pub follow: Option<Follow>,
     /// What is computed for each attempt.
     pub fills: Option<Fills>,
     /// What is merged into bodies.
@@ -209,6 +212,8 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let auth = fields.node("auth");
     let routes = fields.items("routes");
     let test = probe::read(&fields, &settings, problems);
+    let redirects = fields.raw("redirects").filter(|n| matches!(n.value, Value::Map(_)));
+    let follow = redirects.map(|n| follow::Config::read(n, problems));
     let reflections = [("off", reflect::Mode::Off), ("mask", reflect::Mode::Mask), ("block", reflect::Mode::Block)];
     let reflection = fields.choice("reflection", &reflections, reflect::Mode::Heads);
     let scanned = reflection.scans_bodies();
@@ -225,6 +230,10 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         settings: &settings,
         scanned,
         merge: merge.flatten().map(Arc::new),
+        follow: match follow {
+            Some(follow) => Some(follow?),
+            None => None,
+        },
         problems,
     };
     // What is wrong with the URL must not hide what is wrong with the rest.
@@ -432,6 +441,7 @@ struct Reader<'r> {
     /// Whether answers are searched for the credential.
     scanned: bool,
     merge: Option<Arc<Merge>>,
+    follow: Option<follow::Config>,
     tls: Option<&'r net::tls::Config>,
     hosts: Option<&'r Hosts>,
     /// `allow_private`.
@@ -506,7 +516,8 @@ impl Reader<'_> {
             merged: self.merge.is_some(),
         };
         let (shape, fills) = shape?.build(build, self.problems)?;
-        Some(Variant { shape, fills, merge: self.merge.clone(), auth, timeouts, certificate: certificate?, apart: None })
+        let follow = self.follow.clone().map(|follow| Follow::new(follow, &base.origin, &base.path, self.limits.buffer, auth.clone()));
+        Some(Variant { shape, follow, fills, merge: self.merge.clone(), auth, timeouts, certificate: certificate?, apart: None })
     }
 
     fn branch(

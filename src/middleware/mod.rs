@@ -2,6 +2,7 @@
 //! Steps know nothing of each other: the order is `stack.rs`.
 
 pub mod audit;
+pub mod follow;
 pub mod forward;
 pub mod in_flight;
 pub mod prepare;

@@ -3,22 +3,14 @@
 //! had again. It stands inside retry, so that no attempt carries another's signature. How to sign is the schemes' affair.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use http_body_util::BodyExt as _;
 
 use crate::auth::merge::Merge;
 use crate::auth::{Auth, Renewal, Tickets};
-use crate::body::Body;
+use crate::body;
 use crate::call::Call;
 use crate::error::Error;
 use crate::fill::{self, Fills};
 use crate::middleware::{Answer, Next, Step};
-
-/// What of a refusal's body is read, so that its connection can be used again; more is cut off.
-const DRAIN_BYTES: usize = 64 * 1024;
-/// How long that may take.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// The step that presents the resource's credentials.
 #[derive(Debug)]
@@ -65,7 +57,7 @@ impl Sign {
         }
         // An exchange whose request is still under way is cut, as nobody will send the rest.
         if spare.is_read() {
-            drain(answer.into_body()).await;
+            body::drain(answer.into_body()).await;
         } else {
             drop(answer);
         }
@@ -118,20 +110,6 @@ impl Step for Sign {
     }
 }
 
-/// Reads a refusal's body to its end, within bounds.
-async fn drain(mut body: Body) {
-    let reading = async {
-        let mut left = DRAIN_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -140,6 +118,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use http::{Response, StatusCode};
+    use http_body_util::BodyExt as _;
     use serde_json::json;
 
     use super::*;

@@ -154,6 +154,94 @@ fn locations_and_links_lead_back_to_the_gateway() {
     assert_eq!(reply.field("link"), Some("</r/up/p2>; rel=\"next\", </r/up/p9>; rel=last, <https://else.example/z>; rel=help"));
 }
 
+/// Redirects what asks for `/base/from…` with this status to there, and answers all else.
+fn redirecting(status: u16, to: impl Fn(&str) -> String + Send + Sync + 'static) -> Upstream {
+    Upstream::answering(move |seen, stream| {
+        use std::io::Write as _;
+        let answer = match seen.target().strip_prefix("/base/from") {
+            Some(rest) => format!("HTTP/1.1 {status} Moved\r\nLocation: {}\r\nContent-Length: 4\r\n\r\nmove", to(rest)),
+            None => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        };
+        stream.write_all(answer.as_bytes()).is_ok()
+    })
+}
+
+fn following(upstream: &Upstream, more: &str) -> Gateway {
+    let config = format!("resources:\n  up:\n    base_url: \"{}/base\"\n    auth: {{ bearer: \"${{env:T}}\" }}\n{more}", upstream.url());
+    Gateway::start_with(&config, &[("T", "the-token")])
+}
+
+#[test]
+fn a_redirect_inside_the_base_is_followed_and_the_hop_is_signed_anew() {
+    for (status, method) in [(301, "GET"), (302, "GET"), (303, "HEAD"), (307, "POST"), (308, "PUT"), (302, "POST"), (303, "DELETE")] {
+        let upstream = redirecting(status, |rest| format!("/base/to{rest}"));
+        let gateway = following(&upstream, "    redirects: { follow: 1 }\n");
+        let body: &[u8] = if matches!(method, "POST" | "PUT") { b"the body" } else { b"" };
+        let reply = gateway.send(method, "/r/up/from?x=1", "", body);
+        let seen = upstream.seen();
+        if status < 304 && matches!(method, "POST" | "DELETE") {
+            assert_eq!((reply.status, reply.field("location"), seen.len()), (status, Some("/r/up/to?x=1"), 1), "{status} {method}");
+            continue;
+        }
+        assert_eq!((reply.status, seen.len()), (200, 2), "{status} {method}");
+        for (seen, target) in seen.iter().zip(["/base/from?x=1", "/base/to?x=1"]) {
+            assert_eq!(
+                (seen.target(), seen.fields("authorization"), &*seen.body),
+                (target, vec!["Bearer the-token"], body),
+                "{status} {method}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_credential_follows_to_a_host_that_is_named_and_to_no_other() {
+    let files = Upstream::ok();
+    let there = format!("127.0.0.1:{}", files.port);
+    let to = format!("http://{there}/files");
+    let upstream = redirecting(302, move |rest| format!("{to}{rest}"));
+    let named = format!("    allow_private: true\n    forward: {{ cookies: true }}\n    redirects: {{ follow: 2, to: [\"{there}\"] }}\n");
+    let gateway = following(&upstream, &named);
+    let reply = gateway.send("GET", "/r/up/from/a", "Cookie: theirs=1\r\n", b"");
+    assert_eq!(reply.status, 200);
+    let seen = files.last();
+    assert_eq!(
+        (seen.target(), seen.field("host"), seen.field("authorization")),
+        ("/files/a", Some(there.as_str()), Some("Bearer the-token"))
+    );
+    assert_eq!(seen.field("cookie"), None, "the client gave it to the resource alone");
+    assert_eq!(upstream.last().field("cookie"), Some("theirs=1"));
+    // Without the leave to go to private addresses the guard ends it, and without the name nobody goes there.
+    let reply = following(&upstream, &named.replace("allow_private: true", "allow_private: false")).get("/r/up/from/a");
+    assert_eq!((reply.status, reply.code().as_str()), (502, "upstream-unreachable"));
+    for more in ["    redirects: { follow: 2 }\n", "    redirects: { follow: 2, to: [files.example] }\n", "", "    redirects: pass\n"] {
+        let reply = following(&upstream, &format!("    allow_private: true\n{more}")).get("/r/up/from/a");
+        assert_eq!((reply.status, reply.field("location")), (302, Some(format!("http://{there}/files/a").as_str())), "{more}");
+    }
+    assert_eq!(files.seen().len(), 1);
+}
+
+#[test]
+fn redirects_without_end_are_followed_as_often_as_it_is_said_and_what_leads_out_of_the_base_is_not() {
+    let upstream = redirecting(302, |rest| format!("from{rest}x"));
+    let gateway = following(&upstream, "    redirects: { follow: 3 }\n");
+    let reply = gateway.get("/r/up/from");
+    assert_eq!((reply.status, reply.field("location"), upstream.seen().len()), (302, Some("/r/up/fromxxxx"), 4));
+    for to in ["/admin", "../admin", "/base/../admin", "/base/%2e%2e/admin", "/base/a%2f..%2f..%2f..%2fadmin"] {
+        let upstream = redirecting(307, move |_| to.to_owned());
+        let gateway = following(&upstream, "    redirects: { follow: 3 }\n");
+        assert_eq!((gateway.get("/r/up/from").status, upstream.seen().len()), (307, 1), "{to}");
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_sent_twice_is_not_redirected() {
+    let upstream = redirecting(307, |_| "/base/to".to_owned());
+    let gateway = following(&upstream, "    limits: { buffer: 1KiB }\n    redirects: { follow: 1 }\n");
+    let reply = gateway.send("POST", "/r/up/from", "", &[b'x'; 4096]);
+    assert_eq!((reply.status, upstream.seen().len()), (307, 1));
+}
+
 /// Answers with this JSON, in which `{host}` is its own.
 fn paging(kind: &'static str, more: &'static str, body: &'static str) -> Upstream {
     Upstream::answering(move |seen, stream| {

@@ -99,7 +99,9 @@ impl Config {
     /// Reads the keys of a resource. `None` after an error was reported.
     pub fn read(fields: &Fields<'_>, settings: &Settings, problems: &Problems) -> Option<Self> {
         let paging = fields.node("rewrite_links").map(|n| Paging::read(n, problems));
-        let redirects = fields.choice("redirects", &[("rewrite", true), ("pass", false)], true);
+        // A map says what is followed, and is read by `follow`.
+        let follows = fields.raw("redirects").is_some_and(|n| matches!(n.value, Value::Map(_)));
+        let redirects = follows || fields.choice("redirects", &[("rewrite", true), ("pass", false)], true);
         let (cookies, computed_cookies) = fields.node("cookies").map(|n| cookies(n, settings, problems)).unwrap_or_default();
         let config = Self {
             headers: Vec::new(),

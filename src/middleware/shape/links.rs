@@ -2,6 +2,7 @@
 //! same origin outside of it they become absolute, elsewhere they stay as they are.
 
 use crate::net::Origin;
+use crate::uri::{has_scheme, is_dots, normal};
 
 /// Where a resource's URLs begin, and where they lead back to.
 #[derive(Clone, Debug)]
@@ -119,39 +120,6 @@ fn target_start(text: &str) -> Option<usize> {
         }
     }
     None
-}
-
-fn has_scheme(reference: &str) -> bool {
-    let Some((scheme, _)) = reference.split_once(':') else { return false };
-    !scheme.contains('/')
-        && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-}
-
-fn is_dots(segment: &str) -> bool {
-    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
-}
-
-/// The path without dot segments (RFC 3986 section 5.2.4).
-fn normal(path: &str) -> String {
-    if !path.split('/').any(is_dots) {
-        return path.to_owned();
-    }
-    let mut out: Vec<&str> = Vec::new();
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    for (at, segment) in segments.iter().enumerate() {
-        if is_dots(segment) {
-            if segment.len() != 1 && !segment.eq_ignore_ascii_case("%2e") {
-                out.pop();
-            }
-            if at + 1 == segments.len() {
-                out.push("");
-            }
-        } else {
-            out.push(segment);
-        }
-    }
-    format!("/{}", out.join("/"))
 }
 
 #[cfg(test)]
