@@ -198,7 +198,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, headers: { X: \"{{ '${env:SET}' }}\" } } }", "cannot stand inside", "`secrets`"),
     ("resources: { a: { base_url: http://localhost, headers: { X: \"{{ secrets.k }}\" } } }", "no secret `k`", "secrets: { k:"),
     ("resources: { a: { base_url: http://localhost, secrets: { k: literal-secret-text } } }", "not a literal", "${env:NAME}"),
-    ("resources: { a: { base_url: http://localhost, headers: { X: \"{{ captured.x }}\" } } }", "nothing under `auth` has a token", "oauth2_"),
+    (
+        "resources: { a: { base_url: http://localhost, headers: { X: \"{{ captured.x }}\" } } }",
+        "nothing under `auth` has a token",
+        "oauth2_",
+    ),
     (
         "resources: { a: { base_url: http://localhost, auth: { bearer: \"{{ vars.t }}\" } } }\nvars: { t: literal-secret-text }",
         "not a literal",
