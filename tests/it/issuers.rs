@@ -1,7 +1,8 @@
 //! Tokens against programs that no one here wrote: npm `oidc-provider`, a certified issuer, with tokens that live five
-//! seconds; and Google's assertions under PyPI `google-auth` and `pyjwt`.
+//! seconds; a simulator of Auth0; and Google's assertions under PyPI `google-auth` and `pyjwt`.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::issuer::{Issuer, decoded, json_answer};
 use crate::support::oidc::{Oidc, Person};
+use crate::support::tls::Authority;
 use crate::support::{Gateway, Upstream, provided, root};
 
 /// A resource in front of the issuer's API.
@@ -293,6 +295,71 @@ fn a_token_is_exchanged_as_rfc_8693_has_it() {
     ];
     let form: Vec<(String, String)> = issuer.form();
     assert_eq!(form, wanted.map(|(n, v)| (n.to_owned(), v.to_owned())));
+}
+
+/// A running simulator of Auth0; its port, and the folder with its certificate's authority.
+struct Auth0 {
+    child: std::process::Child,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Auth0 {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Auth0 {
+    fn start(client: &str, secret: &str, audience: &str) -> Option<Self> {
+        let modules = provided("POSTERN_TEST_NPM")?;
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let (shown, certificates) = (authority.issue("localhost", false), folder.path().join(".simulacrum/certs"));
+        std::fs::create_dir_all(&certificates).unwrap();
+        std::fs::write(certificates.join("localhost.pem"), shown.pem()).unwrap();
+        std::fs::write(certificates.join("localhost-key.pem"), shown.key_pem()).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        let mut command = Command::new("node");
+        command.arg(root().join("tests/it/peers/auth0.mjs")).args([client, secret, audience]);
+        command.env("POSTERN_TEST_NPM", modules).env("HOME", folder.path()).current_dir(folder.path());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("node is missing");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let told: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("auth0-simulator did not start: {e}: {line}"));
+        Some(Self { child, port: u16::try_from(told["port"].as_u64().unwrap()).unwrap(), folder })
+    }
+}
+
+#[test]
+fn the_simulator_of_auth0_mints_for_the_right_secret_and_audience_alone() {
+    let Some(auth0) = Auth0::start("the-client", "the secret of the client", "https://api.example") else { return };
+    let ca = auth0.folder.path().join("ca.pem").display().to_string();
+    let host = format!("localhost:{}", auth0.port);
+    let resource = |name: &str, secret: &str, more: &str| {
+        format!(
+            "  {name}: {{ base_url: \"https://{host}/api\", tls: {{ ca: \"{ca}\" }}, auth: {{ auth0: {{ domain: \"{host}\", client_id: the-client, client_secret: \"${{env:{secret}}}\", {more} }} }} }}\n"
+        )
+    };
+    let config = format!(
+        "resources:\n{}{}{}{}",
+        resource("form", "SECRET", "audience: https://api.example"),
+        resource("json", "SECRET", "audience: https://api.example, body: json"),
+        resource("stranger", "OTHER", "audience: https://api.example"),
+        resource("elsewhere", "SECRET", "audience: https://other.example"),
+    );
+    let gateway = Gateway::start_with(&config, &[("SECRET", "the secret of the client"), ("OTHER", "another secret")]);
+    for name in ["form", "json"] {
+        let reply = gateway.get(&format!("/r/{name}/x"));
+        assert_eq!(reply.status, 200, "{} {}", reply.text(), gateway.stderr());
+        assert_eq!((&reply.json()["aud"], &reply.json()["gty"]), (&json!("https://api.example"), &json!("client_credentials")));
+    }
+    for (name, said) in [("stranger", "Unauthorized"), ("elsewhere", "Service not enabled within domain: https://other.example")] {
+        let reply = gateway.get(&format!("/r/{name}/x"));
+        assert_eq!((reply.status, reply.code().as_str()), (503, "issuer-unavailable"));
+        assert!(reply.json()["detail"].as_str().unwrap().contains("access_denied"), "{}", reply.text());
+        assert!(gateway.stderr().contains(said), "{}", gateway.stderr());
+    }
 }
 
 #[test]
