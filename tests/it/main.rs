@@ -46,4 +46,5 @@ mod stages;
 mod streaming;
 mod support;
 mod tokens;
+mod trouble;
 mod wrong;
