@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Cli, fail, print};
-use crate::config::preset::{self, Preset};
+use crate::config::preset::{self, Input, Preset};
 use crate::config::{self, System};
 use crate::tree::closest;
 
@@ -50,7 +50,8 @@ pub fn run(cli: &Cli, args: &Args) -> u8 {
                 eprintln!("wrote {}", path.display());
             }
             for input in &preset.inputs {
-                eprintln!("it needs {}: set {}, or write `{}`", input.description, input.variable, input.written());
+                let (verb, usual) = takes(input);
+                eprintln!("it {verb} {}{usual}: set {}, or write `{}`", input.description, input.variable, input.written());
             }
             0
         }
@@ -84,10 +85,18 @@ fn create(path: &Path, text: &str) -> Result<(), String> {
     file.write_all(text.as_bytes()).map_err(said)
 }
 
+/// Whether an input is needed, and what it is where nobody says.
+fn takes(input: &Input) -> (&'static str, String) {
+    let usual = input.default.as_ref().map(|value| format!(" ({value} unless it is said)"));
+    (if input.is_needed() { "needs" } else { "may take" }, usual.unwrap_or_default())
+}
+
 fn file(preset: &Preset) -> String {
     let mut text = format!("# {}: {}\n", preset.title, preset.documentation);
     for input in &preset.inputs {
-        text.push_str(&format!("# Needs {} in {}, or here instead:\n#   {}\n", input.description, input.variable, input.written()));
+        let (verb, usual) = takes(input);
+        let line = format!("# It {verb} {}{usual}, in {}, or here instead:\n#   {}\n", input.description, input.variable, input.written());
+        text.push_str(&line);
     }
     text.push_str(&format!("preset: {}\n", preset.name));
     text

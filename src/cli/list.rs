@@ -55,7 +55,10 @@ fn row(plan: &Plan, environment: Option<&str>) -> Value {
 }
 
 fn preset_row(preset: &Preset) -> Value {
-    let inputs = preset.inputs.iter().map(|i| json!({ "name": i.name, "env": i.variable, "secret": i.secret, "is": i.description }));
+    let inputs = preset.inputs.iter().map(|i| {
+        let (name, env, is) = (&i.name, &i.variable, &i.description);
+        json!({ "name": name, "env": env, "secret": i.secret, "is": is, "needed": i.is_needed(), "default": i.default, "write": i.written() })
+    });
     json!({
         "name": preset.name,
         "title": preset.title,
@@ -74,7 +77,7 @@ fn table(resources: &[Plan]) -> String {
 
 fn presets(all: &[Preset]) -> String {
     let rows = all.iter().map(|p| {
-        let needs: Vec<&str> = p.inputs.iter().map(|i| i.variable.as_str()).collect();
+        let needs: Vec<&str> = p.inputs.iter().filter(|i| i.is_needed()).map(|i| i.variable.as_str()).collect();
         [p.name.to_owned(), p.title.clone(), needs.join(", "), p.documentation.clone()]
     });
     columns(["PRESET", "", "NEEDS", "DOCUMENTATION"], rows.collect())

@@ -1,12 +1,13 @@
 //! What lies under a resource: `defaults`, and above them the preset that it names. Presets are data files: they hold
 //! no references, but declare inputs, which come from the environment unless the resource says otherwise (ruling G7).
+//! An input stands where it goes, or under `vars` or `secrets` where more than one place needs it.
 
 use super::load::Reading;
 use super::references::Sources;
 use super::schema::Spot;
 use super::{layers, raw};
 use crate::secret::Secret;
-use crate::tree::{Entry, Node, Place, Problems, Unresolved, Value, closest};
+use crate::tree::{Entry, Node, Piece, Place, Problems, Unresolved, Value, closest, has_braces};
 
 /// Name and text of every preset.
 const TABLE: &[(&str, &str)] = &include!("../../config/presets/table.rs");
@@ -41,6 +42,10 @@ pub struct Input {
     pub variable: String,
     /// What it is, for people.
     pub description: String,
+    /// What it is where nobody says.
+    pub default: Option<String>,
+    /// Whether the API works without it.
+    pub optional: bool,
     /// The way to the place in the resource where it goes.
     pub way: Vec<String>,
 }
@@ -62,6 +67,8 @@ pub fn find(name: &str) -> Option<Preset> {
         secret: word(node.get("secret")) == "true",
         variable: word(node.get("env")),
         description: word(node.get("description")),
+        default: node.get("default").and_then(Node::word).map(str::to_owned),
+        optional: word(node.get("optional")) == "true",
         way: way_to(&body, key).unwrap_or_default(),
     });
     let sdk = root.get("sdk").map(Node::entries).unwrap_or_default();
@@ -76,9 +83,14 @@ pub fn find(name: &str) -> Option<Preset> {
 }
 
 impl Input {
+    /// Whether nothing works without it.
+    pub fn is_needed(&self) -> bool {
+        !self.optional && self.default.is_none()
+    }
+
     /// What to write in the resource instead of setting the variable: `auth: { bearer: { token: "${env:NAME}" } }`.
     pub fn written(&self) -> String {
-        let value = format!("\"${{env:{}}}\"", self.variable);
+        let value = if self.secret { format!("\"${{env:{}}}\"", self.variable) } else { "…".to_owned() };
         let (first, inner) = match self.way.split_first() {
             Some((first, rest)) => (first.as_str(), rest.iter().rev().fold(value, |inner, key| format!("{{ {key}: {inner} }}"))),
             None => ("", value),
@@ -111,6 +123,8 @@ fn reads(node: &Node) -> Option<&str> {
 pub fn lay(tree: &mut Node, sources: &dyn Sources, reading: &mut Reading) {
     let Value::Map(root) = &mut tree.value else { return };
     let defaults = take_defaults(root, reading);
+    let top = root.iter().find(|e| &*e.key == "vars").map(|e| e.node.entries()).unwrap_or_default();
+    let top: Vec<Box<str>> = top.iter().filter(|e| !e.node.is_null()).map(|e| e.key.clone()).collect();
     let Some(resources) = root.iter_mut().find(|e| &*e.key == "resources") else { return };
     let Value::Map(resources) = &mut resources.node.value else { return };
     if let Some(defaults) = &defaults
@@ -134,6 +148,7 @@ pub fn lay(tree: &mut Node, sources: &dyn Sources, reading: &mut Reading) {
         layers::merge_resource(&mut lower, std::mem::replace(&mut resource.node, nothing));
         if let Some(((preset, file), place)) = &preset {
             fill(&mut lower, preset, (*file, *place), sources);
+            tell(&mut lower, *file, &top);
         }
         resource.node = lower;
     }
@@ -228,16 +243,72 @@ fn fill(node: &mut Node, preset: &Preset, named: (u16, Place), sources: &dyn Sou
 }
 
 fn value(preset: &Preset, input: &Input, sources: &dyn Sources) -> Value {
-    match sources.env(&input.variable).filter(|v| !v.is_empty()) {
+    match sources.env(&input.variable).filter(|v| !v.is_empty()).or_else(|| input.default.clone()) {
         Some(value) if input.secret => Value::Secret(Secret::new(value)),
+        // What a variable brings is never read as a reference or an expression.
+        Some(value) if has_braces(&value) || value.contains("${") => Value::Mixed([Piece::Put(value.into())].into()),
         Some(value) => Value::Text(value.into()),
         None => Value::Unresolved(Box::new(Unresolved {
             message: format!("the preset `{}` needs {}: {} is not set", preset.name, input.description, input.variable),
             hint: format!("set {}, or write `{}` in the resource", input.variable, input.written()),
-            // Never "merely unset": a credential without its secret is no credential.
-            unset: false,
+            // Never "merely unset" where it is needed: a credential without its secret is no credential.
+            unset: input.optional,
         })),
     }
+}
+
+/// An input that is not set, how texts name it, and where its preset is named.
+struct Missing {
+    names: [String; 2],
+    what: Unresolved,
+    place: Place,
+}
+
+/// Takes the inputs that are not set out of `vars` and `secrets`, and lets whatever names one say what is missing. What
+/// nothing names any more, as the resource says something else in its place, is not needed; `top` are the variables that
+/// the top level has.
+fn tell(resource: &mut Node, file: u16, top: &[Box<str>]) {
+    let Value::Map(entries) = &mut resource.value else { return };
+    let mut missing = Vec::new();
+    for Entry { key: holder, node, .. } in entries.iter_mut().filter(|e| matches!(&*e.key, "vars" | "secrets")) {
+        let Value::Map(values) = &mut node.value else { continue };
+        values.retain(|value| {
+            let Value::Unresolved(what) = &value.node.value else { return true };
+            let elsewhere = &**holder == "vars" && top.contains(&value.key);
+            if !what.unset && !elsewhere {
+                let kind = holder.trim_end_matches('s');
+                let names = [format!("{holder}.{}", value.key), format!("{kind}:{}", value.key)];
+                missing.push(Missing { names, what: (**what).clone(), place: value.node.place });
+            }
+            false
+        });
+    }
+    if !missing.is_empty() {
+        entries.iter_mut().for_each(|e| tell_in(&mut e.node, file, &missing));
+    }
+}
+
+fn tell_in(node: &mut Node, file: u16, missing: &[Missing]) {
+    match &mut node.value {
+        Value::Map(entries) => entries.iter_mut().for_each(|e| tell_in(&mut e.node, file, missing)),
+        Value::List(items) => items.iter_mut().for_each(|item| tell_in(item, file, missing)),
+        Value::Text(text) if has_braces(text) || text.contains("${") => {
+            if let Some(missing) = missing.iter().find(|m| m.names.iter().any(|name| says(text, name))) {
+                node.value = Value::Unresolved(Box::new(missing.what.clone()));
+                // Once for all places of the preset, and where a text of the operator's own names it.
+                if node.place.file == file {
+                    node.place = missing.place;
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether `name` stands in a text as a name of its own.
+fn says(text: &str, name: &str) -> bool {
+    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    text.match_indices(name).any(|(at, _)| !part(text[..at].chars().next_back()) && !part(text[at + name.len()..].chars().next()))
 }
 
 #[cfg(test)]
@@ -254,7 +325,9 @@ mod tests {
             assert!(preset.body.get("base_url").is_some() && preset.body.get("auth").is_some(), "{name}");
             for input in &preset.inputs {
                 assert!(!input.variable.is_empty() && !input.description.is_empty() && !input.way.is_empty(), "{name}: {input:?}");
+                assert!(!input.secret || input.default.is_none(), "{name}: a secret has no default");
             }
+            assert!(preset.inputs.iter().any(|i| i.secret && i.is_needed()), "{name} needs no secret");
         }
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/presets")).unwrap().flatten();
         let files = files.filter(|e| e.path().extension().is_some_and(|e| e == "yaml")).count();
@@ -263,7 +336,26 @@ mod tests {
 
     #[test]
     fn what_to_write_instead_of_the_variable_is_told() {
-        let written: Vec<String> = names().flat_map(|n| find(n).unwrap().inputs).map(|i| i.written()).collect();
-        assert!(written.iter().all(|w| w.starts_with("auth: { ") && w.contains("\"${env:") && w.ends_with(" } }")), "{written:?}");
+        for input in names().flat_map(|n| find(n).unwrap().inputs) {
+            let written = input.written();
+            let whole = ["auth: { ", "vars: { ", "secrets: { "].iter().any(|start| written.starts_with(start));
+            assert!(whole && written.ends_with('}'), "{written}");
+            assert_eq!(written.contains(&format!("\"${{env:{}}}\"", input.variable)), input.secret, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_name_stands_alone_in_a_text_or_does_not_stand_there() {
+        for (text, name, stands) in [
+            ("https://{{ vars.shop }}.example", "vars.shop", true),
+            ("{{vars.shop|lower}}", "vars.shop", true),
+            ("https://${var:shop}.example", "var:shop", true),
+            ("{{ vars.shops }}", "vars.shop", false),
+            ("{{ vars.shop_id }}", "vars.shop", false),
+            ("{{ myvars.shop }}", "vars.shop", false),
+            ("{{ vars.shops ~ vars.shop }}", "vars.shop", true),
+        ] {
+            assert_eq!(says(text, name), stands, "{text}");
+        }
     }
 }

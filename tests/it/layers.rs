@@ -392,34 +392,6 @@ fn presets_are_listed_and_added_and_nothing_is_overwritten() {
 }
 
 #[test]
-fn no_vendor_has_code_of_its_own() {
-    let root = crate::support::root();
-    let vendors: Vec<String> = fs::read_dir(root.join("config/presets"))
-        .unwrap()
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "yaml"))
-        .map(|p| p.file_stem().unwrap().to_string_lossy().into_owned())
-        .collect();
-    assert!(vendors.len() >= 3);
-    let mut folders = vec![root.join("src")];
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().flatten().map(|e| e.path()) {
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-            for line in code.lines().filter(|l| !l.trim_start().starts_with("//")) {
-                let line = line.to_ascii_lowercase();
-                assert!(!vendors.iter().any(|v| line.contains(v.as_str())), "{}: {line}", path.display());
-            }
-        }
-    }
-}
-
-#[test]
 fn ten_thousand_files_of_resources_and_defaults_load() {
     let dir = folder(&[("postern.yaml", "defaults: { headers: { X-A: a }, timeouts: { head: 10s } }\n")]);
     fs::create_dir(dir.path().join("resources")).unwrap();

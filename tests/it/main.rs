@@ -32,6 +32,7 @@ mod listener_tls;
 mod newcomer;
 mod oauth1;
 mod paths;
+mod presets;
 mod readers;
 mod reflection;
 mod refusals;
