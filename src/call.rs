@@ -258,6 +258,8 @@ pub struct Parts {
     /// Where it goes, if not to the origin of the resource: what a template, a capture or a redirect made of it, and
     /// whoever put it here has found allowed.
     pub origin: Option<Box<Origin>>,
+    /// The base URL without its trailing slash, where only the call knows it.
+    pub base: Option<Box<str>>,
     /// What was acquired for this attempt, where something waits for that.
     pub granted: Option<Box<Granted>>,
     /// Left by the scheme that has just signed, for itself.
@@ -285,6 +287,7 @@ impl Parts {
             upgrade: None,
             hints: None,
             origin: None,
+            base: None,
             granted: None,
             ticket: None,
             finish: None,

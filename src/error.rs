@@ -67,6 +67,8 @@ pub enum Unreachable {
     Network(String),
     /// The gateway may not connect there.
     Forbidden(String),
+    /// What a token or an account brings leads to no place where the gateway may go: why.
+    Astray(Text),
 }
 
 /// How an upstream broke the protocol.
@@ -218,7 +220,7 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::IssuerUnavailable(..) => true,
-            Self::Unreachable(why) => !matches!(why, Unreachable::Forbidden(_)),
+            Self::Unreachable(why) => !matches!(why, Unreachable::Forbidden(_) | Unreachable::Astray(_)),
             Self::Dns(_) | Self::Timeout(_) => true,
             Self::Protocol(breach) => matches!(breach, Breach::Closed | Breach::Reset | Breach::Refused | Breach::Cut),
             _ => false,
@@ -283,6 +285,9 @@ impl Error {
             Self::Unreachable(Unreachable::Refused) => "The upstream refused the connection.".into(),
             Self::Unreachable(Unreachable::Network(_)) => "The upstream cannot be reached over the network.".into(),
             Self::Unreachable(Unreachable::Forbidden(why)) => format!("The gateway may not connect there: {why}.").into(),
+            Self::Unreachable(Unreachable::Astray(why)) => {
+                format!("What comes with the credential leads to no place where the gateway may go: {why}.").into()
+            }
             Self::Dns(_) => "The upstream's name does not resolve.".into(),
             Self::Tls(TlsFault::Expired) => "The upstream's certificate has expired or is not valid yet.".into(),
             Self::Tls(TlsFault::WrongName) => "The upstream's certificate is for another name.".into(),
@@ -333,6 +338,7 @@ impl Error {
             Self::StoreUnavailable(_) => "Make room where `store` writes; the log has the reason.".into(),
             Self::IssuerUnavailable(trouble, _) | Self::CredentialRefused(trouble) => trouble.hint.clone(),
             Self::Unreachable(Unreachable::Forbidden(_)) => "Point base_url elsewhere.".into(),
+            Self::Unreachable(Unreachable::Astray(_)) => "Check what `base_url` reads of the token, and `hosts`.".into(),
             Self::Unreachable(_) => "Check that the upstream runs and that base_url has its host and port.".into(),
             Self::Dns(_) => "Check the host in base_url, and the gateway's resolver.".into(),
             Self::Tls(TlsFault::Expired) => "Renew the upstream's certificate; check the gateway's clock.".into(),
@@ -381,7 +387,7 @@ impl Error {
             Self::CredentialRefused(_) => "proxy_configuration_error",
             Self::Unreachable(Unreachable::Refused) => "connection_refused",
             Self::Unreachable(Unreachable::Network(_)) => "destination_ip_unroutable",
-            Self::Unreachable(Unreachable::Forbidden(_)) => "destination_ip_prohibited",
+            Self::Unreachable(Unreachable::Forbidden(_) | Unreachable::Astray(_)) => "destination_ip_prohibited",
             Self::Dns(_) => "dns_error",
             Self::Tls(TlsFault::Certificate(_)) => "tls_alert_received",
             Self::Tls(TlsFault::Handshake(_)) => "tls_protocol_error",

@@ -17,6 +17,10 @@ use crate::key::sha256;
 /// What names the limit on the body in errors.
 const LIMIT: &str = "limits.buffer";
 
+/// What depends on the base URL.
+const BASED: Names =
+    Names::of(&[Name::Base, Name::RequestHost, Name::RequestPath, Name::RequestRawPath, Name::RequestTarget, Name::RequestHeaders]);
+
 /// Where a value goes.
 #[derive(Clone, Debug)]
 pub enum Spot {
@@ -58,11 +62,11 @@ pub struct Fills {
 
 impl Fills {
     /// Those that shaping puts in, and those that signing does, where there are any. Where the body is `merged` while
-    /// signing, what reads it waits for that.
-    pub fn split(fills: Vec<Fill>, settings: &Arc<Settings>, buffer: u64, merged: bool) -> (Option<Self>, Option<Self>) {
+    /// signing, what reads it waits for that; what reads the base URL waits where only signing knows that (`late`).
+    pub fn split(fills: Vec<Fill>, settings: &Arc<Settings>, buffer: u64, merged: bool, late: bool) -> (Option<Self>, Option<Self>) {
         let (volatile, steady): (Vec<Fill>, Vec<Fill>) = fills.into_iter().partition(|fill| {
             let names = fill.names();
-            names.is_volatile() || (merged && names.reads_body())
+            names.is_volatile() || (merged && names.reads_body()) || (late && names.meets(BASED))
         });
         let of = |mut fills: Vec<Fill>| {
             // A header may sign the target, so it comes last.
@@ -297,6 +301,7 @@ impl Inputs for Facts<'_> {
             Name::Uuid => text(&call.occasion.uuid().to_string()),
             Name::Uuid7 => text(&call.occasion.uuid7().to_string()),
             Name::Vars => return Ok(Some(Value::Map(self.vars()))),
+            Name::Base if call.base.is_some() => call.base.as_deref().map(Value::text),
             other if Names::GRANTED.has(other) => {
                 let Some(granted) = &call.granted else { return Err(UNGRANTED) };
                 return granted.input(other);

@@ -80,6 +80,8 @@ pub struct Record {
     pub reflected: Reflected,
     /// Finds the resource's secrets by value, so that none reaches the log.
     pub mask: Option<Arc<crate::secret::Mask>>,
+    /// Where the call went below which path, where only the call knew its base URL. It is for mapping links, not for the log.
+    pub base: Option<Box<(crate::origin::Origin, Box<str>)>>,
     /// The exchange's place under `server.limits.in_flight`, given back when it ends.
     pub admitted: Option<tokio::sync::OwnedSemaphorePermit>,
     /// Its place under the resource's `limits.in_flight`.
@@ -116,6 +118,7 @@ impl Record {
             error: None,
             reflected: Reflected::default(),
             mask: None,
+            base: None,
             admitted: None,
             slot: None,
         }

@@ -25,6 +25,7 @@ use crate::middleware::shape::Shape;
 use crate::middleware::sign::Sign;
 use crate::middleware::site::Site;
 use crate::net::Upstream;
+use crate::net::base::Base;
 use crate::path::{self, Glob};
 use crate::secret::{Mask, Secret};
 use crate::telemetry::Counts;
@@ -114,11 +115,11 @@ pub struct Steps {
 }
 
 /// Whatever is done for each attempt; none where there is nothing to do.
-fn sign(auth: Option<Auth>, fills: Option<Fills>, merge: Option<Arc<Merge>>, buffer: u64) -> Option<Sign> {
-    if auth.is_none() && fills.is_none() && merge.is_none() {
+fn sign(auth: Option<Auth>, fills: Option<Fills>, merge: Option<Arc<Merge>>, base: Option<Arc<Base>>, buffer: u64) -> Option<Sign> {
+    if auth.is_none() && fills.is_none() && merge.is_none() && base.is_none() {
         return None;
     }
-    Some(Sign::new(auth.unwrap_or_else(Auth::nothing), buffer).filling(fills).merging(merge))
+    Some(Sign::new(auth.unwrap_or_else(Auth::nothing), buffer).filling(fills).merging(merge).leading(base))
 }
 
 #[derive(Debug)]
@@ -228,7 +229,7 @@ impl Resource {
                 follow: variant.follow,
                 reflect: Reflect::new(plan.reflection, mask.clone(), variant.auth.as_ref())
                     .map(|reflect| reflect.seeing(variant.fills.as_ref())),
-                sign: sign(variant.auth, variant.fills, variant.merge, plan.limits.buffer),
+                sign: sign(variant.auth, variant.fills, variant.merge, plan.late.clone(), plan.limits.buffer),
                 forward: Forward::new(upstream.clone(), timeouts, plan.limits.response_body, plan.websocket),
             })
         };

@@ -8,7 +8,7 @@ use crate::middleware::shape;
 use crate::tree::{Entry, Node, Place, Problems, Value, closest};
 
 /// Keys whose texts may read it; those that a route may lay over the resource's come first.
-const KEYS: [&str; 4] = ["headers", "params", "cookies", "body"];
+const KEYS: [&str; 5] = ["headers", "params", "cookies", "body", "base_url"];
 const OVERLAID: usize = 2;
 
 /// Who reads, and what there is to read.

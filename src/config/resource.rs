@@ -13,7 +13,7 @@ use crate::auth::grant::Tokens;
 use crate::auth::merge::Merge;
 use crate::auth::{self, Auth};
 use crate::digest::{Digest, Digester};
-use crate::expr::{Names, Settings};
+use crate::expr::{Name, Names, Settings};
 use crate::file::Seen;
 use crate::fill::Fills;
 use crate::middleware::follow::{self, Follow};
@@ -65,6 +65,8 @@ pub struct Plan {
     pub upstream: Arc<Upstream>,
     /// The same places for routes that show another client certificate there, or none: connections are not shared.
     pub apart: Vec<Arc<Upstream>>,
+    /// Where it leads, where only a call knows that.
+    pub late: Option<Arc<net::base::Base>>,
     /// What bounds it.
     pub limits: Limits,
     /// Whether connections may switch protocols.
@@ -181,9 +183,14 @@ pub struct Context<'c> {
 /// Reads a resource. `None` after at least one error was reported.
 pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
     let settings = Settings::new(context.vars, node.get("vars"), node.get("secrets"));
+    // Its accounts may have variables of their own (ruling C9).
+    let settings = if node.get("connections").is_some() { settings.without(Names::of(&[Name::Vars])) } else { settings };
     let hosts = node.get("hosts").map(|n| Hosts::read(n, problems));
     let base = node.get("base_url").and_then(|n| BaseUrl::read(n, hosts.as_ref(), &settings, problems));
-    let settings = Arc::new(settings.with_base(base.as_ref().map_or("", |b| &b.text)));
+    let settings = Arc::new(match &base {
+        Some(base) if base.late.is_some() => settings.without(Names::of(&[Name::Base])),
+        base => settings.with_base(base.as_ref().map_or("", |b| &b.text)),
+    });
     let settled = node.entries().iter().any(|e| TEMPLATES.contains(&&*e.key) && holds_template(&e.node));
     let settled = settled.then(|| settle(node, &settings, problems));
     let node = settled.as_ref().unwrap_or(node);
@@ -259,6 +266,10 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let seen = problems.take_seen();
     let digest = digest(node, context, &seen);
     let pool = pool_digest(node, &base, timeouts, &seen);
+    let late = base
+        .late
+        .clone()
+        .map(|template| Arc::new(net::base::Base { template, settings: settings.clone(), hosts: hosts.clone(), allow_http }));
     (context.saw)(seen);
     Some(Plan {
         name: name.into(),
@@ -268,6 +279,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         schemes: auth.map(schemes).unwrap_or_default(),
         verifies: node.get("tls").and_then(|n| n.get("verify")).and_then(Node::word) != Some("false"),
         upstream,
+        late,
         apart,
         limits,
         websocket,
@@ -499,6 +511,11 @@ impl Reader<'_> {
         if missing > 0 {
             return None;
         }
+        if base.late.is_some() && auth.as_ref().is_some_and(|auth| !auth.owns().segments.is_empty()) {
+            let hint = "write the path out, or put the key elsewhere";
+            self.problems.error(place, "a key in the path needs to know the path of `base_url`, which only the token brings", hint);
+            return None;
+        }
         // Ruling G1: a credential does not travel in the clear, unless the operator has said so.
         if !base.origin.is_https() && !base.origin.is_loopback() && !self.allow_http && auth.as_ref().is_some_and(Auth::needs_tls) {
             let place = node.map_or(base.place, |n| n.place);
@@ -508,6 +525,7 @@ impl Reader<'_> {
         let build = shape::Build {
             resource: self.name,
             base: shape::Base { origin: &base.origin, path: &base.path },
+            late: base.late.is_some(),
             owned: auth.as_ref().map(Auth::owns).unwrap_or_default(),
             gateway: self.context.gateway.clone(),
             settings: self.settings.clone(),

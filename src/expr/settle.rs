@@ -14,6 +14,8 @@ pub struct Settings {
     secrets: Arc<Map>,
     names: Arc<[Box<str>]>,
     base: Option<Arc<str>>,
+    /// What of all this only a call knows.
+    unsettled: Names,
 }
 
 impl Settings {
@@ -24,7 +26,19 @@ impl Settings {
             _ => Arc::default(),
         };
         let names = secrets.map(Node::entries).unwrap_or_default().iter().map(|e| e.key.clone()).collect();
-        Self { vars: Arc::new(map(top).overlaid(&map(own))), secrets: map(secrets), names, base: None }
+        Self { vars: Arc::new(map(top).overlaid(&map(own))), secrets: map(secrets), names, base: None, unsettled: Names::NONE }
+    }
+
+    /// The same where only a call knows these of `vars` and `base`.
+    #[must_use]
+    pub fn without(mut self, names: Names) -> Self {
+        self.unsettled = self.unsettled.with(names);
+        self
+    }
+
+    /// What of `vars` and `base` only a call knows.
+    pub fn unsettled(&self) -> Names {
+        self.unsettled
     }
 
     /// With the base URL, from which a trailing slash goes.
@@ -86,7 +100,7 @@ impl Settings {
             Err(mistakes) => return Settled { node: with(refused(node, mistakes, problems)), reads_secrets: false },
         };
         let reads_secrets = template.names().has(Name::Secrets) || template.names().meets(Names::GRANTED);
-        if !template.names().without(Names::FIXED).is_empty() {
+        if !template.names().without(Names::FIXED.without(self.unsettled)).is_empty() {
             return Settled { node: node.clone(), reads_secrets };
         }
         // Null would mean something else where it lands.

@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::fill::{self, Fills};
 use crate::middleware::{Answer, Next, Step};
+use crate::net::base::Base;
 
 /// The step that presents the resource's credentials.
 #[derive(Debug)]
@@ -22,12 +23,13 @@ pub struct Sign {
     buffer: u64,
     fills: Option<Fills>,
     merge: Option<Arc<Merge>>,
+    base: Option<Arc<Base>>,
 }
 
 impl Sign {
     /// Presents these. Of a body up to `buffer` bytes are kept for a second attempt, where there may be one.
     pub fn new(auth: Auth, buffer: u64) -> Self {
-        Self { renews: auth.renews(), acquires: false, auth, buffer, fills: None, merge: None }
+        Self { renews: auth.renews(), acquires: false, auth, buffer, fills: None, merge: None, base: None }
     }
 
     /// Puts these in before each attempt is signed (ruling H5).
@@ -42,6 +44,13 @@ impl Sign {
     pub fn merging(self, merge: Option<Arc<Merge>>) -> Self {
         let acquires = self.acquires || merge.as_ref().is_some_and(|merge| merge.reads_granted());
         Self { merge, acquires, ..self }
+    }
+
+    /// Leads each attempt to this base, where only the attempt knows it.
+    #[must_use]
+    pub fn leading(self, base: Option<Arc<Base>>) -> Self {
+        let acquires = self.acquires || base.as_ref().is_some_and(|base| base.reads_granted());
+        Self { base, acquires, ..self }
     }
 
     /// As [`Sign::handle`], for schemes that look at answers.
@@ -85,6 +94,10 @@ impl Sign {
         if self.acquires {
             // Boxed, so that the calls of others need no room for it.
             Box::pin(self.acquire(call)).await?;
+        }
+        // One that goes elsewhere already, because a redirect led there, goes there.
+        if let Some(base) = self.base.as_ref().filter(|_| call.origin.is_none()) {
+            base.lead(call)?;
         }
         if let Some(merge) = &self.merge {
             Box::pin(merge.put(call)).await?;

@@ -1,6 +1,7 @@
 //! The way to an upstream: where it is, how TLS is spoken with it, a pool of connections per core, and what went wrong.
 
 mod background;
+pub mod base;
 mod certificate;
 mod cidr;
 mod dial;

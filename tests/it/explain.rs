@@ -102,6 +102,7 @@ fn explain_and_the_wire_agree_over_every_example() {
         let issuer = Issuer::answering(|_, number, stream| {
             let mut answer = minted(number, 3600);
             answer["organisation"] = json!({ "id": "acme" });
+            answer["instance_url"] = json!("https://acme.my.crm.example");
             // Of the realm `acme`.
             answer["id_token"] = json!("e30.eyJyZWFsbSI6ImFjbWUifQ.c2ln");
             answer["data"] = json!({ "session": "of-a-login", "valid_until": "2999-01-01T00:00:00Z" });
@@ -178,7 +179,8 @@ fn moved(text: &str, url: &str, issuer: &Issuer) -> String {
         match line.find("base_url: ") {
             Some(at) if !line.trim_start().starts_with('#') => {
                 let value = line[at + 10..].split(" #").next().unwrap().trim().trim_matches('"');
-                let path = value.split_once("://").unwrap().1.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}"));
+                let behind = value.split_once("://").map_or(value, |(_, rest)| rest);
+                let path = behind.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}"));
                 out.push_str(&format!("{}base_url: \"{url}{path}\"\n", &line[..at]));
             }
             // The test's upstream shows HTTP/1.1, as `explain` does.

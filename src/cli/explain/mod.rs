@@ -59,7 +59,9 @@ pub fn run(cli: &Cli, args: &Args) -> u8 {
     let chosen = resource.and_then(|r| r.branch(&Method::from_bytes(request.method.as_bytes()).ok()?, rest));
     let variant = resource.map(|r| chosen.and_then(|at| r.branches.get(at)).map_or(&r.variant, |branch| &branch.variant));
     let owned = variant.and_then(|v| v.auth.as_ref()).map_or_else(Owned::default, Auth::owns);
-    let origin = resource.map(|r| r.upstream.origin().to_string()).unwrap_or_default();
+    // One that only a token brings is shown as it is written.
+    let whole = |r: &crate::config::resource::Plan| if r.late.is_some() { r.base_url.clone() } else { r.upstream.origin().to_string() };
+    let origin = resource.map(whole).unwrap_or_default();
     let mask = resource.and_then(|r| r.mask.clone()).unwrap_or_default();
     let environment = plan.environment.clone();
     let node = outcome.tree.as_ref().and_then(|tree| tree.get("resources")?.get(&name));

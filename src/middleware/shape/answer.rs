@@ -12,6 +12,7 @@ use super::links::Links;
 use super::paging::Paging;
 use crate::body::Body;
 use crate::call::Led;
+use crate::net::Origin;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// What an upstream may not say of an origin that is not its own.
@@ -42,6 +43,11 @@ impl Led for Back {
 }
 
 impl Back {
+    /// The way back from another base.
+    pub fn at(&self, origin: &Origin, path: &str) -> Self {
+        Self { links: self.links.at(origin, path), ..self.clone() }
+    }
+
     /// Whether the path of the request is needed for the answer.
     pub fn needs_path(&self) -> bool {
         self.rewrites || self.paging.is_some()

@@ -78,6 +78,8 @@ pub struct Build<'b> {
     pub resource: &'b str,
     /// Where it leads.
     pub base: Base<'b>,
+    /// Whether only signing knows where that is.
+    pub late: bool,
     /// What its schemes own.
     pub owned: Owned,
     /// The gateway as upstreams see it.
@@ -134,7 +136,7 @@ impl Config {
 
     /// Builds it. `None` after an error was reported.
     pub fn build(self, build: Build<'_>, problems: &Problems) -> Option<(Shape, Option<Fills>)> {
-        let Build { resource, base, owned, gateway, settings, buffer, scanned, merged } = build;
+        let Build { resource, base, late, owned, gateway, settings, buffer, scanned, merged } = build;
         let mut fills = self.computed_cookies;
         let mut filter = Filter {
             owned: owned.headers.clone(),
@@ -196,11 +198,12 @@ impl Config {
             cookies: self.forward.cookies,
             browser: self.browser,
         };
-        let (steady, volatile) = Fills::split(fills, &settings, buffer, merged);
+        let (steady, volatile) = Fills::split(fills, &settings, buffer, merged, late);
         let computes = |fills: &Option<Fills>| fills.as_ref().is_some_and(|fills| fills.sets(&USER_AGENT));
         let computes_agent = computes(&steady) || computes(&volatile);
         let shape = good.then(|| Shape {
             gateway,
+            late,
             base: base.path.to_owned(),
             host: base.origin.authority().clone(),
             screen: filter.screen(),

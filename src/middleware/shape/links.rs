@@ -20,6 +20,11 @@ impl Links {
         Self { origin: origin.clone(), base: base.trim_end_matches('/').to_owned(), prefix: format!("/r/{resource}") }
     }
 
+    /// For the same resource at another base.
+    pub fn at(&self, origin: &Origin, base: &str) -> Self {
+        Self { origin: origin.clone(), base: base.trim_end_matches('/').to_owned(), prefix: self.prefix.clone() }
+    }
+
     /// `/r/<resource>`.
     pub fn prefix(&self) -> &str {
         &self.prefix

@@ -87,6 +87,8 @@ struct Param {
 #[derive(Debug)]
 pub struct Shape {
     gateway: Arc<Gateway>,
+    /// Whether only signing knows the base URL: then it puts its path in front, and says where the call goes.
+    late: bool,
     base: String,
     host: HeaderValue,
     filter: Filter,
@@ -123,18 +125,17 @@ impl Step for Shape {
         }
         // As it is before anything is signed: a credential may come to stand in it.
         let path: Option<Arc<str>> = self.back.needs_path().then(|| call.target.path().into());
+        if self.late {
+            // Nobody knows yet where their links lead.
+            call.hints = None;
+        }
         if let (Some(hints), Some(path)) = (&mut call.hints, &path) {
             hints.led(self.back.clone(), path.clone());
         }
-        let record = call.record.clone();
-        if let Some((paging, most)) = &self.back.paging {
-            let method = call.method.clone();
-            let response = next.run(call).await?;
-            let path = path.as_deref().unwrap_or("/");
-            let mut response = Box::pin(paging.lead(response, &method, &self.back.links, path, *most)).await?;
-            self.back.clean(&mut response, path, &record.borrow().id);
-            return Ok(response);
+        if self.late || self.back.paging.is_some() {
+            return Box::pin(self.led(call, path, next)).await;
         }
+        let record = call.record.clone();
         let mut response = next.run(call).await?;
         self.back.clean(&mut response, path.as_deref().unwrap_or("/"), &record.borrow().id);
         Ok(response)
@@ -142,6 +143,24 @@ impl Step for Shape {
 }
 
 impl Shape {
+    /// Runs a call whose answer needs more than its head: links in its body are led back, or where they lead back to is
+    /// known from the call alone.
+    async fn led(&self, call: Call, path: Option<Arc<str>>, next: &impl Next) -> Answer {
+        let (method, record) = (call.method.clone(), call.record.clone());
+        let mut response = next.run(call).await?;
+        let base = record.borrow_mut().base.take();
+        let path = path.as_deref().unwrap_or("/");
+        let (back, path) = match &base {
+            Some(base) => (&self.back.at(&base.0, &base.1), Target::below(&base.1, path, None).path().to_owned()),
+            None => (&*self.back, path.to_owned()),
+        };
+        if let Some((paging, most)) = &back.paging {
+            response = Box::pin(paging.lead(response, &method, &back.links, &path, *most)).await?;
+        }
+        back.clean(&mut response, &path, &record.borrow().id);
+        Ok(response)
+    }
+
     /// A request that has passed this very gateway comes from a resource that points back at it (ruling B30).
     fn refuse_loop(&self, headers: &HeaderMap) -> Result<(), Error> {
         let own = |via: &HeaderValue| {
@@ -152,7 +171,8 @@ impl Shape {
     }
 
     fn target(&self, call: &mut Call) -> Result<(), Error> {
-        let mut target = Target::below(&self.base, call.target.path(), call.target.query());
+        let (path, query) = (call.target.path(), call.target.query());
+        let mut target = if self.late { Target::new(path, query) } else { Target::below(&self.base, path, query) };
         if !self.dropped_params.is_empty() {
             let ours = |name: &str| self.dropped_params.contains(&folded_param(name));
             if target.hides_param(ours) {
