@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -105,6 +106,19 @@ pub struct Trouble {
     pub cause: Text,
 }
 
+/// An account that is not there, or that its issuer has refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The resource.
+    pub resource: Arc<str>,
+    /// The name of the connection.
+    pub connection: Arc<str>,
+    /// Whether there was one.
+    pub dead: bool,
+    /// Where a person mends it.
+    pub link: Option<String>,
+}
+
 /// Everything that can end a request before an upstream's answer does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -143,6 +157,8 @@ pub enum Error {
     IssuerUnavailable(Box<Trouble>, Duration),
     /// The issuer has refused the grant, which only a person can mend: what happened, and the cure.
     CredentialRefused(Box<Trouble>),
+    /// A person must consent first, or again.
+    ConnectionMissing(Box<Missing>),
     /// No connection.
     Unreachable(Unreachable),
     /// The name of the upstream does not resolve.
@@ -176,6 +192,7 @@ impl Error {
             Self::StoreUnavailable(_) => "store-unavailable",
             Self::IssuerUnavailable(..) => "issuer-unavailable",
             Self::CredentialRefused(_) => "credential-refused",
+            Self::ConnectionMissing(_) => "connection-missing",
             Self::Unreachable(_) => "upstream-unreachable",
             Self::Dns(_) => "upstream-dns",
             Self::Tls(_) => "upstream-tls",
@@ -199,6 +216,7 @@ impl Error {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::CredentialRefused(_) => StatusCode::BAD_GATEWAY,
+            Self::ConnectionMissing(_) => StatusCode::FAILED_DEPENDENCY,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
             Self::Unreachable(_) | Self::Dns(_) | Self::Tls(_) | Self::Protocol(_) => StatusCode::BAD_GATEWAY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -211,6 +229,7 @@ impl Error {
         match self {
             Self::Overloaded(_) | Self::Draining | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::Internal(_) => Fault::Gateway,
             Self::IssuerUnavailable(..) | Self::CredentialRefused(_) => Fault::Issuer,
+            Self::ConnectionMissing(missing) if missing.dead => Fault::Issuer,
             Self::Unreachable(_) | Self::Dns(_) | Self::Tls(_) | Self::Timeout(_) | Self::Protocol(_) => Fault::Upstream,
             _ => Fault::Client,
         }
@@ -225,6 +244,16 @@ impl Error {
             Self::Protocol(breach) => matches!(breach, Breach::Closed | Breach::Reset | Breach::Refused | Breach::Cut),
             _ => false,
         }
+    }
+
+    /// Where a person mends it, where there is such a place.
+    pub fn link(&self) -> Option<&str> {
+        if let Self::ConnectionMissing(missing) = self { missing.link.as_deref() } else { None }
+    }
+
+    /// The connection that it is about, where it is about one.
+    pub fn connection(&self) -> Option<&str> {
+        if let Self::ConnectionMissing(missing) = self { Some(&missing.connection) } else { None }
     }
 
     /// When to come back, where the gateway knows.
@@ -256,6 +285,7 @@ impl Error {
             Self::StoreUnavailable(_) => "Store unavailable",
             Self::IssuerUnavailable(..) => "Issuer unavailable",
             Self::CredentialRefused(_) => "Credential refused",
+            Self::ConnectionMissing(_) => "Connection missing",
             Self::Unreachable(_) => "Upstream unreachable",
             Self::Dns(_) => "Upstream name not found",
             Self::Tls(_) => "Upstream TLS failed",
@@ -282,6 +312,10 @@ impl Error {
             Self::AuditUnavailable => "The audit log cannot take a record now, so nothing was sent upstream.".into(),
             Self::StoreUnavailable(_) => "What the gateway must keep cannot be stored now, so nothing was sent upstream.".into(),
             Self::IssuerUnavailable(trouble, _) | Self::CredentialRefused(trouble) => trouble.detail.clone(),
+            Self::ConnectionMissing(missing) => {
+                let what = if missing.dead { "is no longer accepted by its issuer" } else { "is not connected" };
+                format!("The connection `{}` of {} {what}.", missing.connection, missing.resource).into()
+            }
             Self::Unreachable(Unreachable::Refused) => "The upstream refused the connection.".into(),
             Self::Unreachable(Unreachable::Network(_)) => "The upstream cannot be reached over the network.".into(),
             Self::Unreachable(Unreachable::Forbidden(why)) => format!("The gateway may not connect there: {why}.").into(),
@@ -337,6 +371,7 @@ impl Error {
             Self::AuditUnavailable => "Make room where the audit sinks write; audit.on_full: drop serves without a record.".into(),
             Self::StoreUnavailable(_) => "Make room where `store` writes; the log has the reason.".into(),
             Self::IssuerUnavailable(trouble, _) | Self::CredentialRefused(trouble) => trouble.hint.clone(),
+            Self::ConnectionMissing(missing) => missing.hint(),
             Self::Unreachable(Unreachable::Forbidden(_)) => "Point base_url elsewhere.".into(),
             Self::Unreachable(Unreachable::Astray(_)) => "Check what `base_url` reads of the token, and `hosts`.".into(),
             Self::Unreachable(_) => "Check that the upstream runs and that base_url has its host and port.".into(),
@@ -384,7 +419,7 @@ impl Error {
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Loop(_) => "proxy_loop_detected",
             Self::Draining | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::IssuerUnavailable(..) => "destination_unavailable",
-            Self::CredentialRefused(_) => "proxy_configuration_error",
+            Self::CredentialRefused(_) | Self::ConnectionMissing(_) => "proxy_configuration_error",
             Self::Unreachable(Unreachable::Refused) => "connection_refused",
             Self::Unreachable(Unreachable::Network(_)) => "destination_ip_unroutable",
             Self::Unreachable(Unreachable::Forbidden(_) | Unreachable::Astray(_)) => "destination_ip_prohibited",
@@ -402,6 +437,21 @@ impl Error {
             Self::Protocol(Breach::TooLarge(_)) => "http_response_body_size",
             Self::Protocol(Breach::Reflected | Breach::Sealed) => "http_protocol_error",
             Self::Internal(_) => "proxy_internal_error",
+        }
+    }
+}
+
+impl Missing {
+    fn hint(&self) -> Text {
+        let Self { resource, connection, link, .. } = self;
+        let command = if **connection == *"default" {
+            format!("postern connect {resource}")
+        } else {
+            format!("postern connect {resource} --connection {connection}")
+        };
+        match link {
+            Some(link) => format!("Open {link} in a browser, or run `{command}`.").into(),
+            None => format!("Run `{command}` where the gateway runs.").into(),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The map of the house, top floor first; imports only go down (`ARCHITECTURE.md`).
 //!
-//! - [`cli`], [`server`], [`admin`], [`mock`]: the command line, the listening side, health and figures, the sample API
+//! - [`cli`], [`server`], [`admin`], [`connect`], [`mock`]: the command line, the listening side, health and figures, how people
+//!   connect accounts, the sample API
 //! - [`reload`], [`stack`], [`snapshot`]: a changed configuration takes over; THE order of the steps; the live resources
 //! - [`config`]: from files to a plan, or to a report of everything that is wrong
 //! - [`middleware`]: the steps of the stack, one file each
@@ -19,6 +20,7 @@ pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod connect;
 pub mod digest;
 pub mod error;
 pub mod expr;

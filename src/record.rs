@@ -46,6 +46,8 @@ pub struct Record {
     pub client: Arc<str>,
     /// The resource, once routed.
     pub resource: Option<Arc<str>>,
+    /// The connection that it names, where its resource has some.
+    pub connection: Option<Arc<str>>,
     /// The active environment, where there is one.
     pub environment: Option<Arc<str>>,
     /// The method; absent where the head was refused before it was understood.
@@ -101,6 +103,7 @@ impl Record {
             trace: None,
             client,
             resource: None,
+            connection: None,
             environment: None,
             method: None,
             path: "".into(),

@@ -10,12 +10,13 @@ use tokio::sync::Semaphore;
 use crate::auth::Auth;
 use crate::auth::merge::Merge;
 use crate::body::Pace;
-use crate::config::resource::Plan;
+use crate::config::resource::{Consenting, Plan};
 use crate::config::{self, listen};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::fill::Fills;
 use crate::middleware::Route;
+use crate::middleware::accounts::Accounts;
 use crate::middleware::follow::Follow;
 use crate::middleware::forward::{Forward, Timeouts};
 use crate::middleware::in_flight::InFlight;
@@ -54,6 +55,8 @@ pub struct Common {
     pub body: Option<u64>,
     /// Which browsers' requests are refused.
     pub site: Site,
+    /// The gateway's origin as others see it (`server.public_url`).
+    pub public: Option<String>,
     /// `admin.token`.
     pub token: Option<Secret>,
     /// Finds the secrets that belong to no resource.
@@ -80,6 +83,8 @@ pub struct Resource {
     pub counts: Arc<Counts>,
     /// Finds its secrets by value; none where it has no secret.
     pub mask: Option<Arc<Mask>>,
+    /// Its accounts, where a person gives them.
+    pub consent: Option<Consenting>,
     /// `limits.request_body`.
     pub request_body: Option<u64>,
     /// `timeouts.total`.
@@ -98,6 +103,8 @@ pub struct Resource {
 /// The steps of one resource, outermost first. `None` passes straight through.
 #[derive(Debug)]
 pub struct Steps {
+    /// Whose account it is.
+    pub accounts: Option<Accounts>,
     /// What the upstream is to see.
     pub shape: Shape,
     /// What the signature demands of the request's shape.
@@ -203,6 +210,7 @@ impl Common {
             pace: Pace { idle: server.timeouts.body_idle, rate: server.limits.min_body_rate, grace: server.limits.min_body_rate_grace },
             body: server.limits.body,
             site: Site::new(server.public_url.clone(), &server.origins),
+            public: server.public_url.clone(),
             token,
             mask,
         }
@@ -218,11 +226,14 @@ impl Resource {
             None => (plan.upstream, plan.apart),
         };
         let mask = plan.mask.clone();
+        let consent = plan.consent;
         let build = |variant: crate::config::resource::Variant| {
             let timeouts =
                 Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
             let upstream = variant.apart.and_then(|at| apart.get(at)).unwrap_or(&upstream);
+            let consents = variant.auth.as_ref().is_some_and(|auth| auth.consent().is_some());
             compose(Steps {
+                accounts: consent.as_ref().filter(|_| consents).map(|c| Accounts::new(c.owner.clone(), c.by, &c.tokens)),
                 shape: variant.shape,
                 prepare: variant.auth.as_ref().and_then(Prepare::new),
                 in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),
@@ -238,6 +249,7 @@ impl Resource {
             name: plan.name,
             counts: before.map(|b| b.counts.clone()).unwrap_or_default(),
             mask: plan.mask,
+            consent: consent.clone(),
             request_body: plan.limits.request_body,
             total: plan.variant.timeouts.total,
             default: build(plan.variant),

@@ -14,12 +14,13 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, UPGRA
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tower::ServiceBuilder;
+use tower::{Layer as _, ServiceBuilder};
 
 use crate::body::{Body, Inbound};
 use crate::call::{Call, Caller, Hinted, Hints, Parts};
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::middleware::accounts;
 use crate::middleware::audit::{Book, Closing, Ending, Open};
 use crate::middleware::forward::Switched;
 use crate::middleware::in_flight;
@@ -41,22 +42,25 @@ const KNOWN_MAX: usize = 20;
 
 /// Everything a call to one resource passes through, first to last (ruling H8).
 pub fn resource(steps: Steps) -> Route {
-    Route::new(
-        ServiceBuilder::new()
-            // permit: who may call this resource; before anything that costs.
-            // limit: its rate limits, for permitted callers only.
-            // idempotency: an answer kept for this key is replayed before any work is done.
-            .layer(always(steps.shape)) // before cache and sign: both depend on the final request
-            .layer(layer(steps.prepare)) // before cache: what is signed is what is kept and sent
-            // fallback: around all that can fail behind it.
-            // cache: outside retry, so that a hit never waits.
-            .layer(layer(steps.in_flight)) // inside cache: a hit takes no place
-            .layer(layer(steps.follow)) // outside sign: each hop is signed for where it goes
-            // expect, retry, breaker, quota: retry outside sign, so that every attempt signs afresh.
-            .layer(layer(steps.sign))
-            .layer(layer(steps.reflect)) // looks for the credential just sent, so it must know it
-            .service(steps.forward),
-    )
+    let inner = ServiceBuilder::new()
+        // permit: who may call this resource; before anything that costs.
+        // limit: its rate limits, for permitted callers only.
+        // idempotency: an answer kept for this key is replayed before any work is done.
+        .layer(always(steps.shape)) // before cache and sign: both depend on the final request
+        .layer(layer(steps.prepare)) // before cache: what is signed is what is kept and sent
+        // fallback: around all that can fail behind it.
+        // cache: outside retry, so that a hit never waits.
+        .layer(layer(steps.in_flight)) // inside cache: a hit takes no place
+        .layer(layer(steps.follow)) // outside sign: each hop is signed for where it goes
+        // expect, retry, breaker, quota: retry outside sign, so that every attempt signs afresh.
+        .layer(layer(steps.sign))
+        .layer(layer(steps.reflect)) // looks for the credential just sent, so it must know it
+        .service(steps.forward);
+    match steps.accounts {
+        // Outermost: limits, what is replayed, expressions, cache and signature all depend on whose account it is.
+        Some(accounts) => Route::new(always(accounts).layer(inner)),
+        None => Route::new(inner),
+    }
 }
 
 /// A request as the server hands it over.
@@ -250,6 +254,9 @@ impl Gateway {
         }
         open.count_for(resource.counts.clone());
         let route = resource.route(request.method(), rest.path())?;
+        if resource.consent.is_none() {
+            accounts::none_named(request.headers())?;
+        }
         let grpc = is_grpc(request.headers());
         let mut call = self.call(request, rest, peer, &resource, &snapshot, &open.record)?;
         call.hints = hints.map(Hints::new);

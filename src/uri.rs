@@ -27,6 +27,15 @@ pub fn encode_query(text: &str) -> String {
     utf8_percent_encode(text, QUERY).to_string()
 }
 
+/// Everything that would end a value, or that no URL may hold.
+const LOOSE: &AsciiSet =
+    &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'#').add(b'&').add(b'%').add(b'+').add(b'\\');
+
+/// Text as part of a query where a server does not decode what it could: only what would become structure is encoded.
+pub fn encode_loosely(text: &str) -> String {
+    utf8_percent_encode(text, LOOSE).to_string()
+}
+
 /// Text as part of a path segment: everything but `pchar` is encoded, so `:` stays and `/` does not.
 pub fn encode_segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
@@ -111,6 +120,11 @@ mod tests {
     #[test]
     fn a_segment_keeps_colons_and_loses_slashes() {
         assert_eq!(encode_segment("a:b/c?d"), "a:b%2Fc%3Fd");
+    }
+
+    #[test]
+    fn loosely_encoded_text_keeps_what_is_no_structure() {
+        assert_eq!(encode_loosely("https://a/b?c=d,e;f:g &h#i+%"), "https://a/b?c=d,e;f:g%20%26h%23i%2B%25");
     }
 
     #[test]

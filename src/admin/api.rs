@@ -34,7 +34,7 @@ pub async fn answer(
     reload: &Handle,
     tokens: &Tokens,
 ) -> Response<Full<Bytes>> {
-    if let Err(refusal) = admit(headers, caller, common) {
+    if let Err(refusal) = admit(headers, caller, common, Need::Look) {
         return *refusal;
     }
     match (method, path) {
@@ -43,7 +43,12 @@ pub async fn answer(
         (&Method::POST, "/api/reload") => reloaded(reload).await,
         (_, "/api/config" | "/api/tokens") => not_allowed("GET, HEAD"),
         (_, "/api/reload") => not_allowed("POST"),
-        _ => problem(StatusCode::NOT_FOUND, "bad-path", "There is no such call.", "GET /api/config, GET /api/tokens, POST /api/reload"),
+        _ => problem(
+            StatusCode::NOT_FOUND,
+            "bad-path",
+            "There is no such call.",
+            "GET /api/config, GET /api/tokens, GET /api/connections, POST /api/connect-sessions, POST /api/reload",
+        ),
     }
 }
 
@@ -73,20 +78,32 @@ fn grants(tokens: &Tokens) -> Value {
     json!({ "tokens": tokens.views().into_iter().map(view).collect::<Vec<_>>() })
 }
 
+/// What a call needs where no `admin.token` is configured.
+#[derive(Clone, Copy, Debug)]
+pub enum Need<'n> {
+    /// To call from loopback: it only looks, or does what the operator has written already.
+    Look,
+    /// To bring this token too, as it changes something. `None`: there is none, so nobody can.
+    Change(Option<&'n Secret>),
+}
+
 /// The same check for every call, before anything is told about which calls there are.
-fn admit(headers: &HeaderMap, caller: Caller, common: &Common) -> Result<(), Box<Response<Full<Bytes>>>> {
+pub fn admit(headers: &HeaderMap, caller: Caller, common: &Common, need: Need<'_>) -> Result<(), Box<Response<Full<Bytes>>>> {
     if let Err(error) = common.site.judge(headers, caller.loopback) {
         return Err(Box::new(problem(error.status(), error.code(), &error.detail(), &error.hint())));
     }
     match &common.token {
         Some(token) if presents(headers, token) => Ok(()),
-        Some(_) => {
-            let mut refusal =
-                problem(StatusCode::UNAUTHORIZED, "unauthenticated", "This needs the admin token.", "Authorization: Bearer <admin.token>");
-            refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"postern-admin\""));
-            Err(Box::new(refusal))
-        }
-        None if caller.ip.to_canonical().is_loopback() => Ok(()),
+        Some(_) => Err(unauthenticated("This needs the admin token.", "Authorization: Bearer <admin.token>")),
+        None if caller.ip.to_canonical().is_loopback() => match need {
+            Need::Look => Ok(()),
+            Need::Change(Some(token)) if presents(headers, token) => Ok(()),
+            Need::Change(Some(_)) => {
+                let hint = "Set admin.token, or bring the token in the file admin.token in the store's folder, as `postern connect` does.";
+                Err(unauthenticated("This changes something, and needs a token.", hint))
+            }
+            Need::Change(None) => Err(unauthenticated("This changes something, and needs admin.token.", "Set admin.token.")),
+        },
         None => Err(Box::new(problem(
             StatusCode::FORBIDDEN,
             "forbidden",
@@ -94,6 +111,12 @@ fn admit(headers: &HeaderMap, caller: Caller, common: &Common) -> Result<(), Box
             "Set admin.token, and send it as Authorization: Bearer.",
         ))),
     }
+}
+
+fn unauthenticated(detail: &str, hint: &str) -> Box<Response<Full<Bytes>>> {
+    let mut refusal = problem(StatusCode::UNAUTHORIZED, "unauthenticated", detail, hint);
+    refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"postern-admin\""));
+    Box::new(refusal)
 }
 
 /// Whether the one `Authorization` field is `Bearer` with this token, compared in constant time.
@@ -115,7 +138,7 @@ async fn reloaded(reload: &Handle) -> Response<Full<Bytes>> {
     }
 }
 
-fn failed(error: &Error) -> Response<Full<Bytes>> {
+pub fn failed(error: &Error) -> Response<Full<Bytes>> {
     let mut response = problem(error.status(), error.code(), &error.detail(), &error.hint());
     if let Some(wait) = error.retry_after() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
@@ -123,13 +146,13 @@ fn failed(error: &Error) -> Response<Full<Bytes>> {
     response
 }
 
-fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+pub fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This call has another method.", methods);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     response
 }
 
-fn problem(status: StatusCode, code: &str, detail: &str, hint: &str) -> Response<Full<Bytes>> {
+pub fn problem(status: StatusCode, code: &str, detail: &str, hint: &str) -> Response<Full<Bytes>> {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = json!({ "type": format!("urn:postern:error:{code}"), "title": title, "status": status.as_u16(), "detail": detail,
         "code": code, "hint": hint });
@@ -138,7 +161,7 @@ fn problem(status: StatusCode, code: &str, detail: &str, hint: &str) -> Response
     response
 }
 
-fn json_of(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+pub fn json_of(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(format!("{value}\n").into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -2,6 +2,7 @@
 //! `Host`: probes call the address of a pod (ruling B16). What does is `api.rs`.
 
 mod api;
+mod connections;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +22,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::auth::grant::Tokens;
+use crate::connect::Desk;
 use crate::reload::Handle;
+use crate::secret::Secret;
 use crate::stack::Live;
 use crate::telemetry::{Exposition, Metrics};
 
@@ -45,15 +48,29 @@ pub struct Admin {
     live: Live,
     reload: Handle,
     tokens: Tokens,
+    desk: Option<Arc<Desk>>,
+    /// Proves a program of this user where the operator has configured no token.
+    own_token: Option<Secret>,
 }
 
 /// What a listener answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Everything: `admin.listen`.
-    Admin,
+    /// Everything: `admin.listen`; people who connect accounts too, where they have no address of their own.
+    Admin(People),
     /// Only probes and figures: `health.listen`.
     Health,
+    /// Only people who connect accounts: `connect.listen`.
+    Connect,
+}
+
+/// Whether people connect accounts here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum People {
+    /// They do.
+    Here,
+    /// They have an address of their own.
+    Elsewhere,
 }
 
 impl std::fmt::Debug for Admin {
@@ -80,12 +97,32 @@ impl Admin {
             }
         };
         registry.register_collector(Box::new(Exposition { metrics, resources }));
-        Self { registry, draining, audit, live, reload, tokens }
+        Self { registry, draining, audit, live, reload, tokens, desk: None, own_token: None }
     }
 
-    async fn answer(&self, request: &Request<Incoming>, side: Side, caller: api::Caller) -> Response<Full<Bytes>> {
+    /// Has people connect accounts at this desk, and takes this token where the operator has configured none.
+    #[must_use]
+    pub fn with(self, desk: Option<Arc<Desk>>, own_token: Option<Secret>) -> Self {
+        Self { desk, own_token, ..self }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, side: Side, caller: api::Caller) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        if side == Side::Admin && (path == "/api" || path.starts_with("/api/")) {
+        let admin = matches!(side, Side::Admin(_));
+        if let (Side::Connect | Side::Admin(People::Here), Some(desk), true) = (side, &self.desk, Desk::has(path)) {
+            return desk.answer(request).await;
+        }
+        if side == Side::Connect {
+            return text(StatusCode::NOT_FOUND, "people come here by links, to connect accounts\n");
+        }
+        if admin && connections::has(path) {
+            let live = self.live.load_full();
+            return match api::admit(request.headers(), caller, &live.common, connections::need(&request, self.own_token.as_ref())) {
+                Ok(()) => connections::answer(request, self.desk.as_deref()).await,
+                Err(refusal) => *refusal,
+            };
+        }
+        if admin && (path == "/api" || path.starts_with("/api/")) {
             let live = self.live.load_full();
             return api::answer(request.method(), path, request.headers(), caller, &live.common, &self.reload, &self.tokens).await;
         }
@@ -93,10 +130,10 @@ impl Admin {
         if !PROBES.contains(&path) && self.live.load().common.site.judge(request.headers(), caller.loopback).is_err() {
             return text(StatusCode::FORBIDDEN, "pages of other sites and foreign names are refused\n");
         }
-        self.probe(request, side)
+        self.probe(&request, admin)
     }
 
-    fn probe(&self, request: &Request<Incoming>, side: Side) -> Response<Full<Bytes>> {
+    fn probe(&self, request: &Request<Incoming>, admin: bool) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -108,9 +145,7 @@ impl Admin {
             "/readyz" if !self.audit.healthy() => text(StatusCode::SERVICE_UNAVAILABLE, "the audit log cannot be written\n"),
             "/readyz" => text(StatusCode::OK, "ready\n"),
             "/metrics" => self.metrics(),
-            _ if side == Side::Admin => {
-                text(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics, /api/config, /api/reload and /api/tokens\n")
-            }
+            _ if admin => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics, and /api, which tells what it has\n"),
             _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"),
         }
     }
@@ -158,7 +193,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, side: Side) {
             let caller = api::Caller { ip: peer.ip(), loopback };
             let service = service_fn(|request| {
                 let admin = &admin;
-                async move { Ok::<_, Infallible>(admin.answer(&request, side, caller).await) }
+                async move { Ok::<_, Infallible>(admin.answer(request, side, caller).await) }
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD_BYTES);

@@ -48,6 +48,7 @@ pub fn write(record: &Record, redact: &Redact, everywhere: &Mask, stamp: &mut St
     line.maybe(key!("trace"), record.trace.as_deref());
     line.plain(key!("client"), &record.client);
     line.maybe(key!("resource"), record.resource.as_deref());
+    line.maybe(key!("connection"), record.connection.as_deref());
     line.maybe(key!("environment"), record.environment.as_deref());
     if let Some(method) = &record.method {
         line.text(key!("method"), method.as_str(), SHORT_MAX);

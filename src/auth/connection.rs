@@ -3,7 +3,7 @@
 //! here; how it goes on is `grant.rs`. How consent is had is no affair of this file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -124,6 +124,12 @@ impl Shelf {
     }
 }
 
+/// Makes the links by which a person mends a connection.
+pub trait Links: std::fmt::Debug + Send + Sync {
+    /// A link for this connection, which will be this client's; `None` where there can be none now.
+    fn link(&self, owner: &Owner, name: &Arc<str>, client: Option<&Arc<str>>) -> Option<String>;
+}
+
 /// All connections of the process. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Connections(Arc<Rooms>);
@@ -131,7 +137,10 @@ pub struct Connections(Arc<Rooms>);
 #[derive(Debug, Default)]
 struct Rooms {
     store: OnceLock<Arc<Sealed>>,
+    links: OnceLock<Weak<dyn Links>>,
     shelves: Mutex<HashMap<Owner, Arc<Shelf>>>,
+    /// Held by whoever redeems: what is redeemed is redeemed once.
+    redeeming: Mutex<()>,
     /// Held by whoever writes, so that what is stored and what is shown change in the same order.
     writing: Mutex<()>,
 }
@@ -142,13 +151,18 @@ impl Connection {
         account.held.downcast_ref()
     }
 
+    /// The fingerprint of its credential, as in audit records.
+    pub fn identity(&self) -> &Arc<str> {
+        &self.identity
+    }
+
     /// Its grant, begun by the first who asks.
     pub(super) fn grant(&self, begin: impl FnOnce(&Material, Arc<str>) -> Grant) -> &Arc<Grant> {
         self.grant.get_or_init(|| Arc::new(begin(&self.material, self.identity.clone())))
     }
 
     /// Its grant, where there is one already.
-    pub(super) fn begun(&self) -> Option<&Arc<Grant>> {
+    pub fn begun(&self) -> Option<&Arc<Grant>> {
         self.grant.get()
     }
 
@@ -162,11 +176,11 @@ impl Connection {
 }
 
 impl Connections {
-    /// Takes up what the store has. What cannot be read is said and left out: nothing is presented for it.
+    /// Takes up what the store has, at `now` in milliseconds since 1970. What cannot be read is said and left out: nothing is presented for it.
     ///
     /// # Errors
     /// If the store cannot be read at all.
-    pub fn open(&self, store: &Arc<Sealed>) -> Result<(), store::Failure> {
+    pub fn open(&self, store: &Arc<Sealed>, now: u64) -> Result<(), store::Failure> {
         let _ = self.0.store.set(store.clone());
         let mut kept = HashSet::new();
         let names = store.names()?;
@@ -187,12 +201,23 @@ impl Connections {
             }
             self.shelf(&owner).change(|map| drop(map.insert((*account.name).into(), account.clone())));
         }
+        Self::sweep(store, &names, now);
         // A crash between two writes leaves a grant without a connection, which nothing will ever ask for.
         // Where a connection could not be read, nobody knows which one that is.
         for name in names.iter().filter(|name| whole && is_of(name, CONSENTED) && !kept.contains(*name)) {
             store.remove(name)?;
         }
         Ok(())
+    }
+
+    /// From now on these links mend connections. The second time changes nothing.
+    pub fn link_by(&self, links: Weak<dyn Links>) {
+        let _ = self.0.links.set(links);
+    }
+
+    /// A link by which a person mends this connection, where there can be one.
+    pub fn link(&self, owner: &Owner, name: &Arc<str>, client: Option<&Arc<str>>) -> Option<String> {
+        self.0.links.get()?.upgrade()?.link(owner, name, client)
     }
 
     /// Where the connections of a resource are found.
@@ -267,6 +292,10 @@ impl Connections {
     /// Where nothing outlives the process.
     pub fn store(&self) -> Result<Arc<Sealed>, Error> {
         self.0.store.get().cloned().ok_or_else(|| Error::StoreUnavailable("connections need a store that outlives the process".into()))
+    }
+
+    pub(super) fn redeeming(&self) -> MutexGuard<'_, ()> {
+        lock(&self.0.redeeming)
     }
 
     fn count(&self) -> usize {
@@ -358,7 +387,7 @@ mod tests {
         let keys = keys.iter().map(|n| MasterKey::new(&[*n; 32]).unwrap()).collect();
         let store = Arc::new(Sealed::open(Box::new(File::open(folder).unwrap()), keys).unwrap());
         let connections = Connections::default();
-        connections.open(&store).unwrap();
+        connections.open(&store, 0).unwrap();
         (connections, store)
     }
 

@@ -162,7 +162,7 @@ impl Tokens {
     pub fn start(&self, background: Background, store: Option<Arc<Sealed>>) -> Result<(), store::Failure> {
         let _ = self.0.background.set(background);
         if let Some(store) = store.filter(|store| store.is_durable()) {
-            self.1.open(&store)?;
+            self.1.open(&store, self.0.clock.millis())?;
             let _ = self.0.store.set(store);
         }
         Ok(())

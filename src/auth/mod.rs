@@ -12,6 +12,7 @@ mod capture;
 pub mod captured;
 mod claims;
 pub mod connection;
+pub mod consent;
 mod digest;
 mod expiry;
 mod field;
@@ -32,6 +33,7 @@ mod none;
 mod oauth;
 mod oauth1;
 mod passthrough;
+pub mod pending;
 mod place;
 mod placed;
 mod presented;
@@ -178,6 +180,11 @@ pub trait Scheme: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// How a person gives it an account, where that is how it has its grant.
+    fn consent(&self) -> Option<Arc<dyn consent::Consent>> {
+        None
+    }
+
     /// Whether it looks at answers at all: only then calls are kept for a second attempt (ruling D36).
     fn renews(&self) -> bool {
         false
@@ -228,6 +235,8 @@ pub struct Context<'c> {
     pub head: Duration,
     /// `timeouts.queue`.
     pub queue: Duration,
+    /// The resource in its environment.
+    pub owner: &'c connection::Owner,
     /// All grants.
     pub tokens: &'c grant::Tokens,
     /// Whether the store outlives the process.
@@ -344,6 +353,11 @@ impl Auth {
             }
         }
         Ok(tickets)
+    }
+
+    /// How a person gives an account, where a scheme has its grant so.
+    pub fn consent(&self) -> Option<Arc<dyn consent::Consent>> {
+        self.0.iter().find_map(|scheme| scheme.consent())
     }
 
     /// Whether any scheme looks at answers.

@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use http::{HeaderValue, StatusCode};
 use zeroize::Zeroizing;
 
+use crate::auth::consent::Consent;
 use crate::auth::field::Field;
 use crate::auth::grant::Seat;
 use crate::auth::granted::Gives;
@@ -22,6 +23,7 @@ use crate::tree::{Fields, Node, Problems};
 #[derive(Debug)]
 pub struct Presented {
     seat: Arc<Seat>,
+    consent: Option<Arc<dyn Consent>>,
     places: Vec<Place>,
     refused: Vec<StatusCode>,
     gives: Gives,
@@ -40,6 +42,7 @@ struct Place {
 /// How a token is presented, as the operator writes it.
 #[derive(Debug)]
 pub struct Presence {
+    consent: Option<Arc<dyn Consent>>,
     places: Vec<Place>,
     refused: Vec<StatusCode>,
 }
@@ -63,13 +66,19 @@ impl Presence {
                 statuses.into_iter().collect::<Option<Vec<_>>>()?
             }
         };
-        Some(Self { places, refused })
+        Some(Self { consent: None, places, refused })
+    }
+
+    /// A person's consent is how its grants are had.
+    #[must_use]
+    pub fn consenting(self, consent: Option<Arc<dyn Consent>>) -> Self {
+        Self { consent, ..self }
     }
 
     /// The scheme that presents this seat's token.
     pub fn of(self, seat: Arc<Seat>, gives: Gives, reading: Reading<'_>) -> Box<dyn Scheme> {
         let (settings, buffer) = (reading.context.settings.clone(), reading.context.buffer);
-        Box::new(Presented { seat, places: self.places, refused: self.refused, gives, settings, buffer })
+        Box::new(Presented { seat, consent: self.consent, places: self.places, refused: self.refused, gives, settings, buffer })
     }
 }
 
@@ -171,6 +180,10 @@ impl Scheme for Presented {
                 self.put_everywhere(call, token).await
             })),
         }
+    }
+
+    fn consent(&self) -> Option<Arc<dyn Consent>> {
+        self.consent.clone()
     }
 
     fn renews(&self) -> bool {

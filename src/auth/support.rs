@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, Method};
 use serde_json::{Value as Json, json};
 
+use crate::auth::connection::Owner;
 use crate::auth::grant::Tokens;
 use crate::auth::{Auth, Context, Scheme, read};
 use crate::body::Body;
@@ -86,6 +87,7 @@ fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
         connect: Duration::from_secs(5),
         head: Duration::from_secs(5),
         queue: Duration::from_secs(5),
+        owner: &Owner { environment: "".into(), resource: "api".into() },
         tokens: &TOKENS,
         durable: true,
     };

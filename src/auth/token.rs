@@ -156,6 +156,16 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What happened, for people.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Own(error) => error.detail().to_string(),
+            Self::Down(trouble, _) | Self::Denied(trouble, _) | Self::Unknown(trouble) | Self::Refused(trouble) => {
+                trouble.detail.to_string()
+            }
+        }
+    }
+
     /// What happened, for logs and the admin API.
     pub fn cause(&self) -> String {
         match self {

@@ -1,8 +1,10 @@
 //! The command line: parsed here, done by one file for each command.
 
 mod add;
+mod admin;
 mod check;
 mod client;
+mod connect;
 mod exec;
 mod explain;
 mod healthcheck;
@@ -63,6 +65,8 @@ enum Command {
     Add(add::Args),
     /// Show the life of every token of the running gateway: state, age, last error.
     Token(token::Args),
+    /// Connect an account of a resource: a person consents in a browser. Lists and deletes connections too.
+    Connect(connect::Args),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Go the way to each upstream stage by stage: secret, DNS, TCP, TLS, credential, call. Exit 0 or 4.
@@ -97,6 +101,7 @@ pub fn main() -> ExitCode {
         Some(Command::List(ref args)) => list::run(&cli, args),
         Some(Command::Add(ref args)) => add::run(&cli, args),
         Some(Command::Token(ref args)) => token::run(&cli, args),
+        Some(Command::Connect(ref args)) => connect::run(&cli, args),
         Some(Command::Schema) => print(config::schema::TEXT),
         Some(Command::Test(ref args)) => test::run(&cli, args),
         Some(Command::Explain(ref args)) => explain::run(&cli, args),

@@ -64,7 +64,16 @@ impl Ready {
         if let Err(code) = start(&tokens, &store) {
             return code;
         }
-        match server::run(self.listening, snapshot, audit, self.source, errand) {
+        // Where the operator has configured a token, there is no second one.
+        let own_token = match self.listening.token {
+            Some(_) => Ok(None),
+            None => store::own_token(&store, store::Make::Once),
+        };
+        let own_token = match own_token {
+            Ok(token) => token,
+            Err(error) => return failed(&error),
+        };
+        match server::run(self.listening, snapshot, audit, self.source, own_token, errand) {
             Ok(()) => 0,
             Err(error) => failed(&error),
         }

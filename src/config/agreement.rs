@@ -76,7 +76,7 @@ fn asked() -> BTreeMap<String, BTreeMap<&'static str, bool>> {
     let mut places = BTreeMap::new();
     ways(&tree, Some(Spot::root()), "", &mut places);
     assert!(
-        plan::build(&tree, Tokens::new(Clock::system()), &loaded.folders, &loaded.problems, &mut Vec::new()).is_some()
+        plan::build(&tree, None, Tokens::new(Clock::system()), &loaded.folders, &loaded.problems, &mut Vec::new()).is_some()
             && !loaded.problems.any_error(),
         "{:?}",
         loaded.problems

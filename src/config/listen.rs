@@ -1,4 +1,4 @@
-//! The listening side of the configuration: `server`, `admin`, `health`, `mock`, and how logs look.
+//! The listening side of the configuration: `server`, `admin`, `health`, `connect`, `mock`, and how logs look.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,6 +27,8 @@ pub struct Root {
     pub token: Option<Secret>,
     /// `health.listen`, where there is one.
     pub health: Option<SocketAddr>,
+    /// `connect.listen`, where there is one.
+    pub connect: Option<SocketAddr>,
     /// `mock`, where there is one.
     pub mock: Option<Mock>,
     /// `telemetry.log`.
@@ -171,16 +173,16 @@ pub fn read(fields: &Fields<'_>, folders: &Folders, problems: &Problems) -> Root
         fields.finish();
         address
     };
-    let (admin, health) = (one("admin"), one("health"));
+    let (admin, health, connect) = (one("admin"), one("health"), one("connect"));
     let mock = fields.node("mock").and_then(|n| mock(n, problems));
     let log = log(fields.node("telemetry"), problems);
-    let root = Root { server, admin, token, health, mock, log };
+    let root = Root { server, admin, token, health, connect, mock, log };
     clashes(&root, fields, problems);
     root
 }
 
 fn clashes(root: &Root, fields: &Fields<'_>, problems: &Problems) {
-    let others = [("admin", root.admin), ("health", root.health), ("mock", root.mock.map(|m| m.listen))];
+    let others = [("admin", root.admin), ("health", root.health), ("connect", root.connect), ("mock", root.mock.map(|m| m.listen))];
     let mut taken: Vec<SocketAddr> =
         root.server.listen.iter().filter_map(|l| if let Address::Tcp(a) = l.address { Some(a) } else { None }).collect();
     for (at, address) in taken.iter().enumerate() {

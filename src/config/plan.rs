@@ -23,7 +23,7 @@ use crate::tree::{Entry, Fields, Folders, Node, Problem, Problems, closest};
 /// Longest name of a resource.
 const NAME_MAX: usize = 63;
 /// Top-level keys of the contract that this build lacks.
-const UNBUILT: [&str; 3] = ["connect", "clients", "policies"];
+const UNBUILT: [&str; 2] = ["clients", "policies"];
 
 /// A configuration that can run.
 #[derive(Debug)]
@@ -77,9 +77,9 @@ fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
     let Loaded { mut files, environment, variables, tree, folders, version, problems, mut seen } = loaded;
     let plan = tree.as_ref().and_then(|tree| {
         let tokens = fixed.map_or_else(|| Tokens::new(Clock::system()), |fixed| fixed.tokens().clone());
-        let plan = build(tree, tokens, &folders, &problems, &mut seen)?;
+        let plan = build(tree, environment.clone(), tokens, &folders, &problems, &mut seen)?;
         fixed.into_iter().for_each(|fixed| fixed.judge(&plan, tree, &problems));
-        Some(Plan { version, environment, ..plan })
+        Some(Plan { version: version.clone(), ..plan })
     });
     seen.extend(problems.take_seen());
     let failed = problems.any_error();
@@ -88,7 +88,14 @@ fn judged(loaded: Loaded, fixed: Option<&Fixed>) -> Outcome {
     Outcome { plan: plan.filter(|_| !failed), problems, files, tree, variables, seen }
 }
 
-pub(super) fn build(tree: &Node, tokens: Tokens, folders: &Folders, problems: &Problems, seen: &mut Vec<Seen>) -> Option<Plan> {
+pub(super) fn build(
+    tree: &Node,
+    environment: Option<Arc<str>>,
+    tokens: Tokens,
+    folders: &Folders,
+    problems: &Problems,
+    seen: &mut Vec<Seen>,
+) -> Option<Plan> {
     let fields = Fields::of(tree, "a map", problems)?;
     let literal = fields.flag("allow_literal_secrets", false);
     problems.allow_literal_secrets(literal);
@@ -112,8 +119,9 @@ pub(super) fn build(tree: &Node, tokens: Tokens, folders: &Folders, problems: &P
         folders,
         gateway: Arc::new(gateway),
         vars: tree.get("vars"),
-        digest: common(tree, &listening),
+        digest: common(tree, environment.as_deref(), &listening),
         saw: &saw,
+        environment: environment.clone().unwrap_or_default(),
         tokens: &tokens,
         durable: store.is_durable(),
     };
@@ -122,13 +130,14 @@ pub(super) fn build(tree: &Node, tokens: Tokens, folders: &Folders, problems: &P
         None => Vec::new(),
     };
     finish(&fields, tree, problems);
-    Some(Plan { version: String::new(), environment: None, listening, audit, resources, mask, store, tokens })
+    Some(Plan { version: String::new(), environment, listening, audit, resources, mask, store, tokens })
 }
 
 /// What every resource is built from besides its own keys.
-fn common(tree: &Node, listening: &listen::Root) -> Digest {
+fn common(tree: &Node, environment: Option<&str>, listening: &listen::Root) -> Digest {
     let mut digester = Digester::new();
     digester.bytes(listening.server.name.as_bytes());
+    digester.bytes(environment.unwrap_or_default().as_bytes());
     for key in ["vars", "allow_literal_secrets"] {
         digester.bytes(key.as_bytes());
         tree.get(key).into_iter().for_each(|n| n.feed(&mut digester));

@@ -9,6 +9,8 @@ use http::Method;
 use super::base::BaseUrl;
 use super::granted::Readers;
 use super::probe::{self, Probe};
+use crate::auth::connection::Owner;
+use crate::auth::consent::Consent;
 use crate::auth::grant::Tokens;
 use crate::auth::merge::Merge;
 use crate::auth::{self, Auth};
@@ -16,6 +18,7 @@ use crate::digest::{Digest, Digester};
 use crate::expr::{Name, Names, Settings};
 use crate::file::Seen;
 use crate::fill::Fills;
+use crate::middleware::accounts::By;
 use crate::middleware::follow::{self, Follow};
 use crate::middleware::reflect;
 use crate::middleware::shape::{self, Shape};
@@ -25,7 +28,7 @@ use crate::secret::{Mask, Secret};
 use crate::tree::{Entry, Fields, Folders, Node, Place, Problems, Value};
 
 /// Keys of a resource that this build lacks.
-const UNBUILT: [&str; 14] = [
+const UNBUILT: [&str; 13] = [
     "allow",
     "proxy",
     "tunnel",
@@ -38,7 +41,6 @@ const UNBUILT: [&str; 14] = [
     "cache",
     "accept",
     "expect",
-    "connections",
     "credentials",
 ];
 /// Keys of a resource that its connections are built from, besides its origin.
@@ -79,12 +81,27 @@ pub struct Plan {
     pub variant: Variant,
     /// Its routes, first match wins.
     pub branches: Vec<Branch>,
+    /// How a person gives it an account, and which one a call is for; none where nobody is asked.
+    pub consent: Option<Consenting>,
     /// The calls that show that it works.
     pub test: Arc<[Probe]>,
     /// All that it was built from. A resource with the same digest is the same.
     pub digest: Digest,
     /// What its connections were built from. With the same digest they serve on, whatever else has changed.
     pub pool: Digest,
+}
+
+/// The accounts of a resource.
+#[derive(Clone, Debug)]
+pub struct Consenting {
+    /// The resource in its environment.
+    pub owner: Owner,
+    /// How a person gives one.
+    pub consent: Arc<dyn Consent>,
+    /// Which one a call is for; `None`: there is one only.
+    pub by: Option<By>,
+    /// All grants.
+    pub tokens: Tokens,
 }
 
 /// A route of a resource.
@@ -96,6 +113,8 @@ pub struct Branch {
     pub methods: Vec<Method>,
     /// What holds there.
     pub variant: Variant,
+    /// Whether it has an `auth` of its own.
+    pub authenticates: bool,
 }
 
 /// What may differ from route to route.
@@ -174,6 +193,8 @@ pub struct Context<'c> {
     pub digest: Digest,
     /// Takes in the files that were read for resources.
     pub saw: &'c dyn Fn(Vec<Seen>),
+    /// The environment that applies; empty where there is none.
+    pub environment: Arc<str>,
     /// All grants.
     pub tokens: &'c Tokens,
     /// Whether the store outlives the process.
@@ -225,9 +246,12 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let reflection = fields.choice("reflection", &reflections, reflect::Mode::Heads);
     let scanned = reflection.scans_bodies();
     let tls = tls.flatten();
+    let by = fields.node("connections").map(|n| by(n, problems));
+    let owner = Owner { environment: context.environment.clone(), resource: name.into() };
     let reader = Reader {
         name,
         node,
+        owner: &owner,
         context,
         limits,
         allow_http,
@@ -248,6 +272,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
     let variant = reader.variant(&base, shape.clone(), auth, timeouts, None);
     let mut branches: Vec<Branch> = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
+    let consent = variant.as_ref().and_then(|variant| consenting(&fields, &owner, by, variant, &branches, context.tokens));
     fields.finish();
     let reach = if base.made { Reach::Made { private } } else { Reach::Written };
     let pool = pool?;
@@ -287,6 +312,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         mask,
         variant,
         branches,
+        consent,
         test: test.into(),
         digest,
         pool,
@@ -400,6 +426,49 @@ fn settle_body(node: &Node, settings: &Settings, problems: &Problems) -> Node {
     Node { place: node.place, value: Value::Map(entries.iter().map(entry).collect()) }
 }
 
+/// `connections`.
+fn by(node: &Node, problems: &Problems) -> Option<By> {
+    let fields = Fields::of(node, "a map with `by`", problems)?;
+    let by = fields.choice("by", &By::ALL, By::Header);
+    fields.finish();
+    Some(by)
+}
+
+/// The accounts of a resource, which have one way to be had.
+fn consenting(
+    fields: &Fields<'_>,
+    owner: &Owner,
+    by: Option<Option<By>>,
+    variant: &Variant,
+    branches: &[Branch],
+    tokens: &Tokens,
+) -> Option<Consenting> {
+    let problems = fields.problems();
+    let of = |variant: &Variant| variant.auth.as_ref().and_then(Auth::consent);
+    let own = branches.iter().filter(|branch| branch.authenticates).filter_map(|branch| of(&branch.variant));
+    let mut all = of(variant).into_iter().chain(own);
+    let Some(consent) = all.next() else {
+        if by.is_some() {
+            let hint = "connections belong to `oauth2_authorization_code` with `authorize_url`";
+            problems.error(fields.key_place("connections"), "nothing here has accounts that a person could connect", hint);
+        }
+        return None;
+    };
+    if all.next().is_some() {
+        problems.error(
+            fields.place(),
+            "two schemes of this resource ask a person for consent, and a connection is one account",
+            "make two resources of it",
+        );
+        return None;
+    }
+    let by = match by {
+        Some(by) => Some(by?),
+        None => None,
+    };
+    Some(Consenting { owner: owner.clone(), consent, by, tokens: tokens.clone() })
+}
+
 /// The names of the schemes that stand under `auth`, for people.
 fn schemes(node: &Node) -> Vec<String> {
     let name = |n: &Node| n.entries().first().map(|e| e.key.to_string()).or_else(|| n.word().map(str::to_owned));
@@ -446,6 +515,7 @@ struct Reader<'r> {
     name: &'r str,
     /// The resource, settled.
     node: &'r Node,
+    owner: &'r Owner,
     context: &'r Context<'r>,
     limits: Limits,
     allow_http: bool,
@@ -495,6 +565,7 @@ impl Reader<'_> {
                     connect: timeouts.connect,
                     head: timeouts.head,
                     queue: timeouts.queue,
+                    owner: self.owner,
                     tokens: self.context.tokens,
                     durable: self.context.durable,
                 };
@@ -557,8 +628,9 @@ impl Reader<'_> {
         let timeouts = self::timeouts(&fields, timeouts, self.problems);
         let shape = shape.clone().and_then(|shape| shape.overlay(&fields, self.settings, self.problems));
         let variant = self.variant(base, shape, fields.node("auth").or(auth), timeouts, Some(node));
+        let authenticates = fields.node("auth").is_some();
         fields.finish();
-        Some(Branch { path: path?, methods, variant: variant? })
+        Some(Branch { path: path?, methods, variant: variant?, authenticates })
     }
 }
 

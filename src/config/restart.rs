@@ -43,6 +43,7 @@ impl Fixed {
         for (same, key) in [
             (old.admin == new.admin, "admin.listen"),
             (old.health == new.health, "health"),
+            (old.connect == new.connect, "connect"),
             (old.mock == new.mock, "mock"),
             (old.log == new.log, "telemetry.log"),
             (self.audit == plan.audit, "audit"),

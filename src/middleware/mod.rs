@@ -1,6 +1,7 @@
 //! The steps of the stack, one file each. A step is one `async fn handle`; [`layer`] adapts it to `tower::Layer`.
 //! Steps know nothing of each other: the order is `stack.rs`.
 
+pub mod accounts;
 pub mod audit;
 pub mod follow;
 pub mod forward;

@@ -29,6 +29,12 @@ pub fn reply(error: &Error, id: &str, resource: Option<&str>) -> Response<Body> 
     if let Some(resource) = resource {
         problem["resource"] = resource.into();
     }
+    if let Some(connection) = error.connection() {
+        problem["connection"] = connection.into();
+    }
+    if let Some(link) = error.link() {
+        problem["connect_url"] = link.into();
+    }
     // A line end, so that a shell prompt does not stick to the answer.
     let mut response = Response::new(Body::Full(format!("{problem}\n").into()));
     *response.status_mut() = error.status();

@@ -32,11 +32,13 @@ use self::edge::Limits;
 use self::head::Bounds;
 use self::leave::{End, Leaving, Step};
 use self::listen::Unix;
-use crate::admin::{self, Admin, Side};
+use crate::admin::{self, Admin, People, Side};
 use crate::audit::Audit;
 use crate::config::listen::{Accept, Address, Root as Listening, Server};
+use crate::connect::Desk;
 use crate::middleware::in_flight::Places;
 use crate::reload;
+use crate::secret::Secret;
 use crate::snapshot::Snapshot;
 use crate::stack::{Live, Shared};
 use crate::telemetry::Metrics;
@@ -92,10 +94,11 @@ pub fn run(
     snapshot: Snapshot,
     audit: Arc<Audit>,
     source: reload::Source,
+    own_token: Option<Secret>,
     errand: Option<Errand>,
 ) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("the runtime"))?;
-    runtime.block_on(serve(listening, Arc::new(ArcSwap::from_pointee(snapshot)), audit, source, errand))
+    runtime.block_on(serve(listening, Arc::new(ArcSwap::from_pointee(snapshot)), audit, source, own_token, errand))
 }
 
 async fn serve(
@@ -103,6 +106,7 @@ async fn serve(
     live: Live,
     audit: Arc<Audit>,
     source: reload::Source,
+    own_token: Option<Secret>,
     errand: Option<Errand>,
 ) -> Result<(), StartError> {
     let server = listening.server;
@@ -117,10 +121,19 @@ async fn serve(
     let workers = server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let bound = bind(&server, workers)?;
     let reload = reload::start(source, live.clone(), audit.clone(), metrics.clone()).map_err(failed("a thread"))?;
-    let admin = Arc::new(Admin::new(live.clone(), metrics.clone(), draining.clone(), audit.clone(), reload.clone(), tokens));
-    let sides = [(listening.admin, Side::Admin), (listening.health, Side::Health)];
+    let people = if listening.connect.is_some() { People::Elsewhere } else { People::Here };
+    let sides = [(listening.connect, Side::Connect), (listening.admin, Side::Admin(people)), (listening.health, Side::Health)];
+    let mut others = Vec::new();
     for (address, side) in sides.into_iter().filter_map(|(address, side)| Some((address?, side))) {
-        let listener = TcpListener::bind(address).await.map_err(failed(address.to_string()))?;
+        others.push((TcpListener::bind(address).await.map_err(failed(address.to_string()))?, side));
+    }
+    // The first of them that has a place for people is theirs.
+    let desk = others.iter().find(|(_, side)| matches!(side, Side::Connect | Side::Admin(_)));
+    let desk = desk.and_then(|(listener, _)| Desk::new(live.clone(), tokens.clone(), listener.local_addr().ok()?));
+    desk.iter().for_each(|desk| drop(tokio::spawn(desk.clone().sweep_every())));
+    let admin = Admin::new(live.clone(), metrics.clone(), draining.clone(), audit.clone(), reload.clone(), tokens);
+    let admin = Arc::new(admin.with(desk, own_token));
+    for (listener, side) in others {
         tokio::spawn(admin::serve(listener, admin.clone(), side));
     }
     if let Some(mock) = listening.mock {

@@ -13,10 +13,13 @@ use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, T
 use zeroize::Zeroizing;
 
 use super::{Failure, MasterKey, RECORD_MAX, Records};
+use crate::secret::Secret;
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Only its owner reads or writes it.
 const PRIVATE: u32 = 0o600;
+/// Shortest token that is one.
+const TOKEN_LEAST: usize = 32;
 /// Memory for pages of the file: records are few and small.
 const CACHE_BYTES: usize = 4 << 20;
 
@@ -118,12 +121,31 @@ pub fn folder(path: &Path) -> Result<(), Failure> {
 
 /// The key in this file, and whether it was made just now.
 pub fn key(path: &Path) -> Result<(MasterKey, bool), Failure> {
+    let (text, made) = private(path, || Ok(MasterKey::made()?.1))?;
+    let bytes = STANDARD.decode(text.trim()).map(Zeroizing::new);
+    let key = bytes.ok().and_then(|bytes| MasterKey::new(&bytes));
+    Ok((key.ok_or_else(|| Failure(format!("{}: this is no key of 32 bytes in base64", path.display())))?, made))
+}
+
+/// The token in this file, which is made where it is not there.
+pub fn token(path: &Path) -> Result<Secret, Failure> {
+    let (text, _) = private(path, || Ok(MasterKey::made()?.1))?;
+    let token = text.trim();
+    // An empty token would be everybody's.
+    if token.len() < TOKEN_LEAST {
+        return Err(Failure(format!("{}: this is no token; remove it, and the gateway makes another", path.display())));
+    }
+    Ok(Secret::new(token.to_owned()))
+}
+
+/// What stands in a file that only its owner reads, and whether it was made just now.
+fn private(path: &Path, make: impl FnOnce() -> Result<Zeroizing<String>, Failure>) -> Result<(Zeroizing<String>, bool), Failure> {
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
         Ok(mut file) => {
-            let (key, text) = MasterKey::made()?;
+            let text = make()?;
             file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed(path))?;
             sync(path.parent().unwrap_or(Path::new(".")))?;
-            Ok((key, true))
+            Ok((text, true))
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let open = fs::metadata(path).map_err(failed(path))?.permissions().mode() & 0o077 != 0;
@@ -133,10 +155,7 @@ pub fn key(path: &Path) -> Result<(MasterKey, bool), Failure> {
                     path.display()
                 )));
             }
-            let text = Zeroizing::new(fs::read_to_string(path).map_err(failed(path))?);
-            let bytes = STANDARD.decode(text.trim()).map(Zeroizing::new);
-            let key = bytes.ok().and_then(|bytes| MasterKey::new(&bytes));
-            Ok((key.ok_or_else(|| Failure(format!("{}: this is no key of 32 bytes in base64", path.display())))?, false))
+            Ok((Zeroizing::new(fs::read_to_string(path).map_err(failed(path))?), false))
         }
         Err(error) => Err(failed(path)(error)),
     }

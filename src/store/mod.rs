@@ -9,6 +9,8 @@ mod sealed;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::secret::Secret;
+
 pub use config::{Backend, Config};
 pub use file::File;
 pub use memory::Memory;
@@ -80,6 +82,30 @@ pub fn open(config: &Config) -> Result<Sealed, Failure> {
             Sealed::open(Box::new(records), keys)
         }
     }
+}
+
+/// The token by which programs of this user prove themselves to the running gateway where the operator has configured
+/// none: in a file beside the store that only its owner reads. Made where `make` says so; `None` where nothing is kept.
+///
+/// # Errors
+/// If the file cannot be read or made, or others may read it.
+pub fn own_token(config: &Config, make: Make) -> Result<Option<Secret>, Failure> {
+    let Backend::File(folder) = &config.backend else { return Ok(None) };
+    let path = folder.join("admin.token");
+    if make == Make::Never && !path.exists() {
+        return Ok(None);
+    }
+    file::folder(folder)?;
+    file::token(&path).map(Some)
+}
+
+/// Whether a file that is not there is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Make {
+    /// By the gateway itself.
+    Once,
+    /// By whoever only looks.
+    Never,
 }
 
 /// The key file beside the store: read where it is there, made where there is no other key (ruling A13). It stays behind

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 const FLOORS: [(u8, &[&str]); 7] = [
-    (6, &["main", "cli", "server", "admin", "mock", "fuzz"]),
+    (6, &["main", "cli", "server", "admin", "connect", "mock", "fuzz"]),
     (5, &["reload", "stack", "snapshot"]),
     (4, &["config"]),
     (3, &["middleware"]),

@@ -10,6 +10,8 @@ mod canary;
 mod captures;
 mod client_certificates;
 mod commands;
+mod connections;
+mod consent_attacks;
 mod counterparts;
 mod digest;
 mod drain;

@@ -139,7 +139,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "resources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i } } } }",
-        "a person must consent",
+        "nobody can be asked",
         "refresh_token",
     ),
     (
@@ -147,6 +147,92 @@ const WRONG: &[(&str, &str, &str)] = &[
         "`store: memory` would lose it",
         "store: { file",
     ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a } } } }",
+        "`store: memory` would lose it",
+        "store: { file",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, scopes: [a], refresh_token: \"${env:SET}\" } } } }",
+        "`scopes` says how a person consents",
+        "authorize_url",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: \"http://i.example/a\" } } } }",
+        "plain http",
+        "allow_http",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: \"https://i.example/a#b\" } } } }",
+        "it holds a fragment",
+        "fragment: true",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: i.example } } } }",
+        "no authorize URL",
+        "https://issuer.example",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, params: { state: null } } } } }",
+        "`state` ties the answer",
+        "leave `state`",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, authorize: { rename: { state: s } } } } } }",
+        "`state` ties the answer",
+        "leave `state`",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, authorize: { encode: odd } } } } }",
+        "encode",
+        "strict",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, callback: { capture: { r: json.a } } } } } }",
+        "a callback has parameters only",
+        "query.",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, callback: { optional: [x] } } } } }",
+        "`x` is not captured",
+        "capture",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, issuer: nonsense } } } }",
+        "no issuer",
+        "https://issuer.example",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, redirect_uri: \"http://gw.example/connect/callback\" } } } }",
+        "a code would come back over plain http",
+        "https",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, redirect_uri: \"https://gw.example/cb?x=1\" } } } }",
+        "no redirect URI",
+        "/connect/callback",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, revoke_url: nonsense } } } }",
+        "no token URL",
+        "https://",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, connections: { by: name }, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a } } } }",
+        "by",
+        "header",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, connections: { by: header }, auth: none } }",
+        "nothing here has accounts",
+        "authorize_url",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, routes: [{ path: /x, auth: { oauth2_authorization_code: { authorize_url: https://j.example/a, token_url: https://j.example/t, client_id: j } } }], auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a } } } }",
+        "two schemes of this resource ask a person",
+        "two resources",
+    ),
+    ("connect: { listen: \"127.0.0.1:8081\" }\nadmin: { listen: \"127.0.0.1:8081\" }", "taken already", "port of its own"),
     (
         "resources: { a: { base_url: http://localhost, auth: { oauth2_token_exchange: { token_url: https://i.example/t, client_id: i, subject: client } } } }",
         "`subject: client` needs `clients`",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use zeroize::Zeroizing;
 
 use super::client::Client;
@@ -121,8 +121,22 @@ impl Call {
     ///
     /// # Errors
     /// Why there is no token.
-    pub async fn send(&self, step: Step, mut form: Form, before: Option<&Minted>, clock: &Clock) -> Result<Minted, Failure> {
+    pub async fn send(&self, step: Step, form: Form, before: Option<&Minted>, clock: &Clock) -> Result<Minted, Failure> {
         let now = clock.millis();
+        let (response, mask) = self.exchange(step, form, now).await?;
+        self.mapping.understand(&response, step, now, before, &mask)
+    }
+
+    /// Sends it with these standard parameters where nothing is wanted in return. Whether the answer was a good one.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn told(&self, form: Form, clock: &Clock) -> Result<bool, Failure> {
+        let (response, _) = self.exchange(Step::Revocation, form, clock.millis()).await?;
+        Ok(response.status().is_success())
+    }
+
+    async fn exchange(&self, step: Step, mut form: Form, now: u64) -> Result<(Response<Bytes>, Mask), Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("postern/", env!("CARGO_PKG_VERSION"))));
@@ -149,7 +163,7 @@ impl Call {
         let request = self.request(&form, headers)?;
         let bounds = Bounds { time: self.time, bytes: ANSWER_MAX };
         match net::fetch(&self.endpoint.upstream, request, bounds).await {
-            Ok(response) => self.mapping.understand(&response, step, now, before, &mask),
+            Ok(response) => Ok((response, mask)),
             Err(error) => Err(trouble::unanswered(step, &self.endpoint.upstream.origin().to_string(), &error)),
         }
     }

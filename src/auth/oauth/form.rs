@@ -61,6 +61,16 @@ impl Form {
         self.0.iter_mut().filter(|(n, _)| n == name).for_each(|(n, _)| to.clone_into(n));
     }
 
+    /// Removes what is empty.
+    pub fn remove_empty(&mut self) {
+        self.0.retain(|(_, value)| match value {
+            Value::Plain(text) => !text.is_empty(),
+            Value::Text(text) => !text.is_empty(),
+            Value::Json(json) => !plain(json).is_empty(),
+            Value::Scopes(..) => true,
+        });
+    }
+
     /// Every text in it that may not be shown.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.0.iter().filter_map(|(_, value)| if let Value::Text(secret) = value { Some(secret) } else { None })
@@ -68,6 +78,11 @@ impl Form {
 
     /// `a=b&c=d`, everything but unreserved characters encoded.
     pub fn encoded(&self) -> Zeroizing<String> {
+        self.encoded_by(encode_query)
+    }
+
+    /// The same with values encoded otherwise.
+    pub fn encoded_by(&self, encode: fn(&str) -> String) -> Zeroizing<String> {
         let mut out = Zeroizing::new(String::new());
         let mut pair = |name: &str, encoded: &str| {
             if !out.is_empty() {
@@ -79,16 +94,16 @@ impl Form {
         };
         for (name, value) in &self.0 {
             match value {
-                Value::Plain(text) => pair(name, &encode_query(text)),
-                Value::Text(text) => pair(name, &Zeroizing::new(encode_query(text.expose()))),
+                Value::Plain(text) => pair(name, &encode(text)),
+                Value::Text(text) => pair(name, &Zeroizing::new(encode(text.expose()))),
                 Value::Scopes(scopes, separator) => {
-                    let scopes: Vec<String> = scopes.iter().map(|scope| encode_query(scope)).collect();
+                    let scopes: Vec<String> = scopes.iter().map(|scope| encode(scope)).collect();
                     // A literal plus is what such issuers look for.
-                    let separator = if separator == "+" { "+".to_owned() } else { encode_query(separator) };
+                    let separator = if separator == "+" { "+".to_owned() } else { encode(separator) };
                     pair(name, &scopes.join(&separator));
                 }
-                Value::Json(Json::Array(items)) => items.iter().for_each(|item| pair(name, &encode_query(&plain(item)))),
-                Value::Json(other) => pair(name, &encode_query(&plain(other))),
+                Value::Json(Json::Array(items)) => items.iter().for_each(|item| pair(name, &encode(&plain(item)))),
+                Value::Json(other) => pair(name, &encode(&plain(other))),
             }
         }
         out

@@ -6,6 +6,7 @@
 
 mod call;
 mod client;
+mod consent;
 mod form;
 mod read;
 mod reply;
@@ -34,6 +35,8 @@ pub struct Oauth {
     pub refresh: Option<Call>,
     /// `refresh_token` as configured.
     pub refresh_token: Option<Secret>,
+    /// How a person gives it, where nobody has given a refresh token.
+    pub consent: Option<std::sync::Arc<consent::ByCode>>,
     /// Whether a refresh token that is lost loses the grant.
     pub must_keep: bool,
 }
@@ -97,9 +100,14 @@ impl Oauth {
 
     async fn begun(&self, clock: &Clock) -> Result<Minted, Failure> {
         let Some(first) = &self.first else {
+            let hint = if self.consent.is_some() {
+                "Connect the account again."
+            } else {
+                "Put a refresh token into the configuration and reload."
+            };
             return Err(Failure::Refused(Trouble {
                 detail: "There is no refresh token to have a token with.".into(),
-                hint: "Put a refresh token into the configuration and reload.".into(),
+                hint: hint.into(),
                 cause: "a grant has neither a refresh token nor a way to begin without a person".into(),
             }));
         };

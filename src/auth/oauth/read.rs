@@ -7,6 +7,7 @@ use serde_json::Map;
 
 use super::call::{self, Call, Endpoint, Param, Shape};
 use super::client::{Client, Usual, secret_or_text};
+use super::consent::ByCode;
 use super::form::{Form, Value};
 use super::reply::Mapping;
 use super::{Assertion, First, Oauth};
@@ -50,21 +51,22 @@ pub const KINDS: [(&str, Kind); 6] = [
     ("auth0", Kind::Auth0),
 ];
 
-/// Keys of the contract that need a person's consent, which this build lacks.
-const UNBUILT_IN_CODE: [&str; 13] = [
+/// Keys of `oauth2_authorization_code` that this build lacks.
+const UNBUILT_IN_CODE: [&str; 2] = ["discover", "registration"];
+/// Keys that say something about consent only.
+const CONSENT: [&str; 12] = [
     "audience",
-    "authorize_url",
     "authorize",
     "callback",
-    "discover",
     "issuer",
     "params",
     "pkce",
     "redirect_uri",
-    "registration",
     "resource",
-    "scopes",
+    "revoke_url",
     "scope_separator",
+    "scopes",
+    "authorize_url",
 ];
 
 impl Kind {
@@ -109,6 +111,8 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
     };
     let gives = Gives { captures: oauth.call.mapping.captures().map(str::to_owned).collect() };
     let material = material(node, &oauth, kind, reading.context);
+    let consent = oauth.consent.clone().map(|consent| consent as std::sync::Arc<dyn crate::auth::consent::Consent>);
+    let shelf = consent.is_some().then(|| reading.context.tokens.connections().shelf(reading.context.owner));
     let seat = reading.context.tokens.seat(NewSeat {
         resource: reading.context.resource.into(),
         scheme: kind.name(),
@@ -116,9 +120,9 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
         material,
         renew_before,
         source: std::sync::Arc::new(oauth),
-        shelf: None,
+        shelf,
     });
-    Some(presence.of(seat, gives, reading))
+    Some(presence.consenting(consent).of(seat, gives, reading))
 }
 
 /// What names the grant: everything that is written, but for how its token is presented. A refresh token is the grant
@@ -178,39 +182,75 @@ fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth>
     let call = call(fields, reading, kind, tls.as_ref());
     let first = if kind == Kind::AuthorizationCode { Some(None) } else { first(fields, reading, kind).map(Some) };
     let refresh = fields.node("refresh");
-    let refresh_token = match kind {
-        Kind::AuthorizationCode => static_refresh_token(fields, reading),
-        _ => None,
-    };
-    let (call, first) = (call?, first?);
+    let (call, mut first) = (call?, first?);
+    let (mut refresh_token, mut consent) = (None, None);
+    if kind == Kind::AuthorizationCode {
+        match person(fields, &call, reading, tls.as_ref())? {
+            Given::Token(token) => refresh_token = Some(token),
+            Given::Consent(by) => {
+                first = by.again();
+                consent = Some(std::sync::Arc::from(by));
+            }
+        }
+    }
     // Logins often come with a refresh token; client credentials are simply presented again, unless told otherwise.
     let refreshes = refresh.is_some() || matches!(kind, Kind::Password | Kind::AuthorizationCode | Kind::TokenExchange);
     let refresh = if refreshes { Some(refreshing(refresh, &call, reading, tls.as_ref())?) } else { None };
-    if kind == Kind::AuthorizationCode {
-        refresh_token.as_ref()?;
-    }
-    Some(Oauth { first, call, refresh, refresh_token, must_keep: kind == Kind::AuthorizationCode })
+    Some(Oauth { first, call, refresh, refresh_token, consent, must_keep: kind == Kind::AuthorizationCode })
 }
 
-/// `refresh_token`, which needs a store that outlives the process (ruling A13).
-fn static_refresh_token(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Secret> {
+/// What a person has given or will give.
+enum Given {
+    /// A refresh token that they had from elsewhere.
+    Token(Secret),
+    /// Their consent.
+    Consent(Box<ByCode>),
+}
+
+/// `refresh_token` or `authorize_url`: both need a store that outlives the process (ruling A13).
+fn person(fields: &Fields<'_>, call: &Call, reading: Reading<'_>, tls: Option<&net::tls::Config>) -> Option<Given> {
+    let problems = reading.problems;
     fields.unbuilt_all(&UNBUILT_IN_CODE);
-    let Some(node) = fields.node("refresh_token") else {
-        let hint = "give a refresh token that you have: refresh_token: \"${env:REFRESH_TOKEN}\"";
-        reading.problems.error(fields.place(), "without `refresh_token` a person must consent, which is not built into this version", hint);
-        return None;
-    };
-    let token = node.secret(reading.problems)?;
+    let token = fields.node("refresh_token");
+    let consents = fields.node("authorize_url").is_some();
+    if !consents {
+        let stray: Vec<&str> = CONSENT.into_iter().filter(|key| fields.node(key).is_some()).collect();
+        for key in &stray {
+            problems.error(
+                fields.key_place(key),
+                format!("`{key}` says how a person consents, and nobody is asked"),
+                "add `authorize_url`",
+            );
+        }
+        if token.is_none() {
+            let hint = "authorize_url: https://issuer.example/authorize, or a refresh token that you have: refresh_token: \"${env:REFRESH_TOKEN}\"";
+            problems.error(
+                fields.place(),
+                "without `authorize_url` nobody can be asked, and without `refresh_token` there is no token",
+                hint,
+            );
+            return None;
+        }
+    }
     if !reading.context.durable {
+        let place = token.map_or(fields.place(), |node| node.place);
         let hint = "store: { file: { path: ./data } }";
-        reading.problems.error(node.place, "an issuer may replace a refresh token at any renewal, and `store: memory` would lose it", hint);
+        problems.error(place, "an issuer may replace a refresh token at any renewal, and `store: memory` would lose it", hint);
         return None;
     }
-    if token.is_empty() {
-        reading.problems.error(node.place, "the refresh token is empty", "check the file or variable that it comes from");
-        return None;
+    // What a configured token stands for needs no consent, but what is said about it is judged all the same.
+    let consent = if consents { Some(ByCode::read(fields, call, reading, tls)?) } else { None };
+    match token {
+        Some(node) => {
+            let token = node.secret(problems)?;
+            if token.is_empty() {
+                problems.error(node.place, "the refresh token is empty", "check the file or variable that it comes from");
+                return None;
+            }
+            Some(Given::Token(token))
+        }
+        None => consent.map(Box::new).map(Given::Consent),
     }
-    Some(token)
 }
 
 fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net::tls::Config>) -> Option<Call> {
@@ -414,7 +454,7 @@ pub fn asserted(
         time: reading.context.head.min(PATIENCE),
     };
     let first = First { form, assertion: Some(Assertion::Signed { signer: Box::new(signer), issuer, claims }) };
-    Some(Oauth { first: Some(first), call, refresh: None, refresh_token: None, must_keep: false })
+    Some(Oauth { first: Some(first), call, refresh: None, refresh_token: None, consent: None, must_keep: false })
 }
 
 /// `refresh`: each key falls back to the scheme's own (ruling E7).

@@ -13,6 +13,10 @@ use crate::error::{Breach, Error, Stage, TlsFault, Trouble};
 pub enum Step {
     /// The first one of a grant.
     Token,
+    /// The one with the code of a consent.
+    Code,
+    /// The one that ends a grant.
+    Revocation,
     /// The one with a refresh token, or with the token itself.
     Refresh,
 }
@@ -21,6 +25,8 @@ impl Step {
     fn word(self) -> &'static str {
         match self {
             Self::Token => "token request",
+            Self::Revocation => "revocation",
+            Self::Code => "request with the code",
             Self::Refresh => "refresh request",
         }
     }

@@ -1,6 +1,7 @@
 //! What the tests stand on: the built gateway as a process, an upstream that shows every byte it received, and a client
 //! that sends bytes as they are.
 
+pub mod browser;
 pub mod frames;
 pub mod http2;
 pub mod issuer;
