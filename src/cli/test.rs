@@ -11,7 +11,7 @@ use super::client::{Reply, Request, own_host, peer};
 use super::run::start;
 use super::{Cli, fail, plan};
 use crate::config::probe::{Answer, Probe};
-use crate::config::resource::Plan;
+use crate::config::resource::{Plan, aside};
 use crate::error::Error;
 use crate::net::Upstream;
 use crate::secret::Mask;
@@ -42,6 +42,8 @@ struct Subject {
     /// Whether only its token says where it is.
     late: bool,
     probes: Arc<[Probe]>,
+    /// Base URLs of the calls that go elsewhere.
+    places: Vec<String>,
     schemes: Vec<String>,
     secrets: usize,
     patience: Duration,
@@ -86,10 +88,15 @@ impl Subject {
         let mut secrets = Vec::new();
         tree.and_then(|tree| tree.get(&plan.name)).into_iter().for_each(|node| node.secrets(&mut secrets));
         let times = plan.variant.timeouts;
+        // The way to the resource itself is gone first, unless no call goes there.
+        let nearest = if plan.test.iter().all(|probe| probe.elsewhere.is_some()) { place(plan, 0) } else { plan };
         Self {
             name: plan.name.clone(),
-            upstream: plan.upstream.clone(),
-            late: plan.late.is_some(),
+            upstream: nearest.upstream.clone(),
+            places: (0..plan.test.len())
+                .map(|at| if plan.test[at].elsewhere.is_some() { place(plan, at).base_url.clone() } else { String::new() })
+                .collect(),
+            late: nearest.late.is_some(),
             probes: if plan.test.is_empty() { Arc::new([Probe::base()]) } else { plan.test.clone() },
             schemes: plan.schemes.clone(),
             secrets: secrets.len(),
@@ -154,11 +161,12 @@ impl Subject {
         self.mask.as_ref().and_then(|mask| mask.apply(&text)).unwrap_or(text)
     }
 
-    fn request(&self, probe: &Probe, host: &str) -> Request {
+    fn request(&self, at: usize, probe: &Probe, host: &str) -> Request {
+        let name = if probe.elsewhere.is_some() { aside(&self.name, at) } else { self.name.to_string() };
         Request {
             method: probe.method.to_string(),
             host: host.to_owned(),
-            target: format!("/r/{}{}", self.name, probe.path),
+            target: format!("/r/{name}{}", probe.path),
             fields: probe.headers.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
             body: probe.body.clone(),
         }
@@ -167,7 +175,7 @@ impl Subject {
     /// Signs the first call without sending it: whatever has to be fetched or made for that is.
     fn credential(&self, inside: &Inside, host: &str) -> Outcome {
         let Some(probe) = self.probes.first() else { return Ok(String::new()) };
-        let rehearsal = inside.rehearse(&self.request(probe, host).bytes()).map_err(|e| e.to_string())?;
+        let rehearsal = inside.rehearse(&self.request(0, probe, host).bytes()).map_err(|e| e.to_string())?;
         if rehearsal.sent.is_empty() {
             return Err(self.refusal(Reply::parse(&rehearsal.answer)));
         }
@@ -177,9 +185,10 @@ impl Subject {
     /// Makes the calls until one succeeds.
     fn call(&self, inside: &Inside, host: &str) -> Outcome {
         let mut failures = Vec::new();
-        for probe in self.probes.iter() {
-            let what = self.hidden(format!("{} {}", probe.method, if probe.path.is_empty() { "the base URL" } else { &probe.path }));
-            match self.answered(inside, &self.request(probe, host), probe) {
+        for (at, probe) in self.probes.iter().enumerate() {
+            let to = [self.places.get(at).map_or("", String::as_str), &probe.path].concat();
+            let what = self.hidden(format!("{} {}", probe.method, if to.is_empty() { "the base URL" } else { &to }));
+            match self.answered(inside, &self.request(at, probe, host), probe) {
                 Ok(status) => return Ok(format!("{what}: {status}")),
                 Err(why) => failures.push(format!("{what}: {why}")),
             }
@@ -204,6 +213,12 @@ impl Subject {
         let word = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
         self.hidden(format!("{}: {} {}", word("code"), word("detail"), word("hint")).trim_end().to_owned())
     }
+}
+
+/// The resource where this call of its test goes.
+fn place(plan: &Plan, at: usize) -> &Plan {
+    let name = aside(&plan.name, at);
+    plan.aside.iter().find(|aside| *aside.name == *name).unwrap_or(plan)
 }
 
 /// Where stages are told.

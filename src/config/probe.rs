@@ -21,6 +21,8 @@ pub struct Probe {
     pub method: Method,
     /// What follows `/r/<resource>`, with a query where there is one.
     pub path: String,
+    /// `url`: what stands there in place of the resource's base URL.
+    pub elsewhere: Option<Node>,
     /// Fields that the test sends as a client would.
     pub headers: Vec<(HeaderName, String)>,
     /// The body.
@@ -40,11 +42,11 @@ pub fn read(fields: &Fields<'_>, settings: &Arc<Settings>, problems: &Problems) 
     items.iter().filter_map(|item| probe(item, settings, problems)).collect()
 }
 
-/// A call with its templates evaluated; a condition is none.
+/// A call with its templates evaluated; a condition is none, and a base URL is judged with its expressions.
 fn settled(node: &Node, settings: &Settings, problems: &Problems) -> Node {
     let tree::Value::Map(entries) = &node.value else { return settings.settle(node, Names::FIXED, problems) };
     let entry = |e: &Entry| {
-        let node = if &*e.key == "when" { e.node.clone() } else { settings.settle(&e.node, Names::FIXED, problems) };
+        let node = if matches!(&*e.key, "when" | "url") { e.node.clone() } else { settings.settle(&e.node, Names::FIXED, problems) };
         Entry { key: e.key.clone(), place: e.place, node }
     };
     Node { place: node.place, value: tree::Value::Map(entries.iter().map(entry).collect()) }
@@ -54,7 +56,7 @@ fn probe(node: &Node, settings: &Arc<Settings>, problems: &Problems) -> Option<P
     let fields = Fields::of(node, "a call: a map with `path`", problems)?;
     let verb = fields.node("method").map_or(Some(Method::GET), |n| method(n, problems));
     let path = fields.node("path").map_or(Some(String::new()), |n| path(n, problems));
-    fields.unbuilt("url", |_| false);
+    let elsewhere = fields.raw("url").cloned();
     let mut headers = fields.node("headers").map(|n| headers(n, problems)).unwrap_or_default();
     let (json, form) = (fields.node("json"), fields.node("form"));
     if let (Some(_), Some(form)) = (json, form) {
@@ -78,6 +80,7 @@ fn probe(node: &Node, settings: &Arc<Settings>, problems: &Problems) -> Option<P
     Some(Probe {
         method: verb?,
         path: path?,
+        elsewhere,
         headers,
         body: body.into_bytes(),
         statuses,
@@ -171,6 +174,7 @@ impl Probe {
         Self {
             method: Method::GET,
             path: String::new(),
+            elsewhere: None,
             headers: Vec::new(),
             body: Vec::new(),
             statuses: Vec::new(),

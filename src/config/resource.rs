@@ -85,6 +85,8 @@ pub struct Plan {
     pub consent: Option<Consenting>,
     /// The calls that show that it works.
     pub test: Arc<[Probe]>,
+    /// The same resource at the places that these calls name with `url`, each under the name that [`aside`] gives it.
+    pub aside: Vec<Plan>,
     /// All that it was built from. A resource with the same digest is the same.
     pub digest: Digest,
     /// What its connections were built from. With the same digest they serve on, whatever else has changed.
@@ -203,6 +205,27 @@ pub struct Context<'c> {
 
 /// Reads a resource. `None` after at least one error was reported.
 pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
+    let plan = one(name, node, context, problems)?;
+    let places = plan.test.iter().enumerate().filter_map(|(at, probe)| Some((at, probe.elsewhere.as_ref()?)));
+    let aside = places.map(|(at, url)| Some(Plan { name: aside(name, at).into(), ..one(name, &moved(node, url), context, problems)? }));
+    let aside = aside.collect::<Option<Vec<Plan>>>()?;
+    Some(Plan { aside, ..plan })
+}
+
+/// What a resource is called at the place that this call of its `test` names. No resource can have such a name.
+pub fn aside(name: &str, probe: usize) -> String {
+    format!("{name}!{probe}")
+}
+
+/// The same resource at another base URL, without what is about its paths.
+fn moved(node: &Node, url: &Node) -> Node {
+    const LEFT: [&str; 4] = ["base_url", "routes", "test", "redirects"];
+    let mut entries: Vec<Entry> = node.entries().iter().filter(|e| !LEFT.contains(&&*e.key)).cloned().collect();
+    entries.push(Entry { key: "base_url".into(), place: url.place, node: url.clone() });
+    Node { place: node.place, value: Value::Map(entries) }
+}
+
+fn one(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
     let settings = Settings::new(context.vars, node.get("vars"), node.get("secrets"));
     // Its accounts may have variables of their own (ruling C9).
     let settings = if node.get("connections").is_some() { settings.without(Names::of(&[Name::Vars])) } else { settings };
@@ -270,6 +293,9 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
     // What is wrong with the URL must not hide what is wrong with the rest.
     let unknown = base.is_none();
     let base = base.or_else(|| BaseUrl::nowhere(node.place))?;
+    if let (Some(redirects), Some(_)) = (redirects, &base.late) {
+        problems.error(redirects.place, "redirects are not followed where only a token knows the base URL", "redirects: rewrite");
+    }
     let variant = reader.variant(&base, shape.clone(), auth, timeouts, None);
     let mut branches: Vec<Branch> = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
     let consent = variant.as_ref().and_then(|variant| consenting(&fields, &owner, by, variant, &branches, context.tokens));
@@ -314,6 +340,7 @@ pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems)
         branches,
         consent,
         test: test.into(),
+        aside: Vec::new(),
         digest,
         pool,
     })

@@ -80,6 +80,8 @@ impl Inside {
     pub fn new(mut plan: Plan, peer: Peer) -> io::Result<Self> {
         let audit = Audit::open(audit::Config::nowhere(), Arc::<Mask>::default()).map_err(io::Error::other)?;
         let (diversion, mut arriving) = Diversion::new();
+        let aside: Vec<_> = plan.resources.iter_mut().flat_map(|resource| std::mem::take(&mut resource.aside)).collect();
+        plan.resources.extend(aside);
         for resource in &mut plan.resources {
             for upstream in resource.apart.iter_mut().chain([&mut resource.upstream]) {
                 *upstream = Arc::new(upstream.diverted(diversion.clone()));

@@ -93,6 +93,30 @@ fn of_several_calls_the_first_success_counts() {
 }
 
 #[test]
+fn a_call_may_go_to_another_host_with_the_same_credential() {
+    let (upstream, status) = (Upstream::ok(), Upstream::ok());
+    let url = format!("{}/v2", status.url());
+    let other = format!(", headers: {{ X-Own: \"1\" }}, test: {{ url: \"{url}\", path: \"/health?full=1\" }}");
+    let (code, rows, _) = test(&resource(&upstream.url(), &other), &[]);
+    assert_eq!((code, rows[5]["detail"].as_str()), (Some(0), Some(format!("GET {url}/health?full=1: 200").as_str())), "{rows:#?}");
+    let seen = status.last();
+    assert_eq!((seen.target(), seen.field("host")), ("/v2/health?full=1", Some(format!("127.0.0.1:{}", status.port).as_str())));
+    assert_eq!((seen.field("authorization"), seen.field("x-own")), (Some("Bearer hunter2-hunter2"), Some("1")));
+    assert!(upstream.seen().is_empty());
+    // Of several only one may be elsewhere, and one that is not there is told by its own address.
+    let gone = free_port();
+    let one = format!(", test: {{ url: \"http://127.0.0.1:{gone}\", path: /x }}");
+    let two = format!(", test: [ {{ url: \"http://127.0.0.1:{gone}\", path: /x }}, {{ path: /y }} ]");
+    assert_eq!((test(&resource(&upstream.url(), &two), &[]).0, upstream.last().target()), (Some(0), "/y"));
+    let (code, rows, _) = test(&resource(&upstream.url(), &one), &[]);
+    let (stage, detail) = way(&rows, "a").1.unwrap();
+    assert!(code == Some(4) && stage == "tcp" && detail.contains(&gone.to_string()), "{rows:#?}");
+    let two = format!(", test: [ {{ path: /x, statuses: [404] }}, {{ url: \"{url}\" }} ]");
+    assert_eq!(test(&resource(&upstream.url(), &two), &[]).0, Some(0));
+    assert_eq!(status.last().target(), "/v2");
+}
+
+#[test]
 fn each_stage_can_be_the_one_that_fails() {
     let plain = Upstream::ok();
     let refusing = Upstream::canned("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
@@ -157,7 +181,10 @@ fn wrong_tests_are_told_when_the_configuration_is_checked() {
         ("{ path: /x, statuses: [20] }", "no status"),
         ("{ path: /x, method: get }", "capitals"),
         ("{ path: /x, json: {}, form: {} }", "one body"),
-        ("{ path: /x, url: \"https://b.example\" }", "not built"),
+        ("{ path: /x, url: b.example }", "a scheme and a host"),
+        ("{ path: /x, url: \"http://b.example\" }", "over plain http"),
+        ("{ url: \"https://b.example/x?y\" }", "holds a query"),
+        ("{ url: \"https://{{ 'b.example' }}\" }", "no `hosts`"),
         ("{ path: /x, when: \"{{ body.ok }}\" }", "bare expression"),
         ("{ path: /x, when: \"nothing.there\" }", "nothing"),
         ("{ pth: /x }", "did you mean `path`"),
