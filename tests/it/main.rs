@@ -13,6 +13,7 @@ mod commands;
 mod connections;
 mod consent_attacks;
 mod counterparts;
+mod dialects;
 mod digest;
 mod drain;
 mod edge;
