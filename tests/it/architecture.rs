@@ -153,22 +153,6 @@ fn every_error_code_has_its_section() {
 }
 
 #[test]
-fn every_test_that_the_table_of_dialects_names_is_there() {
-    let page = fs::read_to_string(root().join("docs/dialects.md")).unwrap();
-    let named: Vec<(&str, &str)> =
-        page.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).filter(|(_, name)| !name.contains(':')).collect();
-    assert!(named.len() > 5);
-    for (module, name) in named {
-        if name == "test" {
-            continue;
-        }
-        let file = root().join(format!("tests/it/{module}.rs"));
-        let text = fs::read_to_string(&file).unwrap_or_else(|_| panic!("{} is not there", file.display()));
-        assert!(text.contains(&format!("fn {name}()")), "{module} has no test {name}");
-    }
-}
-
-#[test]
 fn the_repository_speaks_of_itself_alone() {
     let mut files = Vec::new();
     for folder in ["src", "tests", "docs", "config", "benches"] {
