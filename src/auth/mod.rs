@@ -237,6 +237,8 @@ pub struct Context<'c> {
     pub queue: Duration,
     /// The resource in its environment.
     pub owner: &'c connection::Owner,
+    /// A variable of the environment, for identities that the configuration does not hold.
+    pub ambient: fn(&str) -> Option<String>,
     /// All grants.
     pub tokens: &'c grant::Tokens,
     /// Whether the store outlives the process.

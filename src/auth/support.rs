@@ -88,6 +88,7 @@ fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
         head: Duration::from_secs(5),
         queue: Duration::from_secs(5),
         owner: &Owner { environment: "".into(), resource: "api".into() },
+        ambient: |_| None,
         tokens: &TOKENS,
         durable: true,
     };

@@ -54,6 +54,11 @@ impl Sources for System {
     }
 }
 
+/// A variable of the environment, for parts of the house that look for an identity which the configuration does not hold.
+pub fn variable(name: &str) -> Option<String> {
+    System.env(name)
+}
+
 /// The sources of a running gateway, which remember what they gave.
 impl Sources for Kept {
     fn env(&self, name: &str) -> Option<String> {

@@ -593,6 +593,7 @@ impl Reader<'_> {
                     head: timeouts.head,
                     queue: timeouts.queue,
                     owner: self.owner,
+                    ambient: super::references::variable,
                     tokens: self.context.tokens,
                     durable: self.context.durable,
                 };

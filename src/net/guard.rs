@@ -18,6 +18,8 @@ pub enum Reach {
         /// Whether it may be private or loopback all the same (`allow_private`).
         private: bool,
     },
+    /// The service by which the machine itself gives identities: there alone a link-local address is what is meant.
+    Machine,
 }
 
 /// Metadata services that are not link-local: Alibaba Cloud, Azure's wire server, Oracle Cloud, and over IPv6 Google's.
@@ -82,6 +84,9 @@ pub fn allowed(found: impl IntoIterator<Item = SocketAddr>, reach: Reach) -> Res
 /// [`Unreachable::Forbidden`].
 pub fn judge(address: IpAddr, reach: Reach) -> Result<(), Error> {
     let address = address.to_canonical();
+    if reach == Reach::Machine {
+        return nobody(address);
+    }
     never(address)?;
     if let Some(inner) = embedded(address) {
         never(inner)?;
@@ -108,6 +113,11 @@ fn never(address: IpAddr) -> Result<(), Error> {
     if amazon || METADATA.contains(&address) {
         return forbidden("the address is a cloud's metadata service");
     }
+    nobody(address)
+}
+
+/// Refuses what is no host's address.
+fn nobody(address: IpAddr) -> Result<(), Error> {
     if address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return forbidden("the address is no host's");
     }
@@ -136,6 +146,17 @@ mod tests {
     use super::*;
 
     const MADE: Reach = Reach::Made { private: false };
+
+    #[test]
+    fn a_machines_own_service_may_be_link_local_and_is_still_somebodys_address() {
+        let judged = |address: &str| judge(address.parse().unwrap(), Reach::Machine);
+        for address in ["169.254.169.254", "127.0.0.1", "10.0.0.1", "fd20:ce::254"] {
+            assert!(judged(address).is_ok(), "{address}");
+        }
+        for address in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::"] {
+            assert!(judged(address).is_err(), "{address}");
+        }
+    }
 
     #[test]
     fn metadata_and_link_local_are_never_dialled() {

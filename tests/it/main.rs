@@ -21,6 +21,7 @@ mod explain;
 mod expressions;
 mod failures;
 mod forwarding;
+mod google;
 mod hostile;
 mod http2_clients;
 mod http2_counterparts;

@@ -17,7 +17,7 @@ use crate::auth::token::{Failure, Minted};
 use crate::auth::{Context, assertion};
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::net::{self, Bounds, Origin, Upstream};
+use crate::net::{self, Bounds, Origin, Reach, Upstream};
 use crate::secret::Mask;
 use crate::tree::{self, Node, Problems};
 
@@ -46,21 +46,39 @@ impl Endpoint {
 
     /// The same from a text that stands at `place` or was made from what stands there.
     pub fn of(url: &str, place: tree::Place, tls: Option<&net::tls::Config>, context: &Context<'_>, problems: &Problems) -> Option<Self> {
-        let wrong = |why: &str, hint: &str| problems.error(place, format!("this is no token URL: {why}"), hint);
-        let (origin, rest) = Origin::of(url).map_err(|why| wrong(why, "https://issuer.example/token")).ok()?;
+        let (origin, target) = parts(url, place, problems)?;
         if !origin.is_https() && !origin.is_loopback() && !context.allow_http {
             problems.error(place, "a credential would travel over plain http", "use https, or set `allow_http: true` on the resource");
-            return None;
-        }
-        let target = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-        if target.parse::<http::uri::PathAndQuery>().is_err() {
-            wrong("its path holds a character that no URL may hold", "percent-encode it");
             return None;
         }
         let pool = net::pool::Config::read(None, origin.is_https(), problems)?;
         let tls = tls.or(context.tls).cloned();
         let upstream = Upstream::new(origin, tls, pool, context.connect, context.queue);
         Some(Self { upstream: Arc::new(upstream), target, url: url.to_owned() })
+    }
+
+    /// The URL of a service by which this machine gives identities: clouds have it on link-local addresses, without TLS.
+    pub fn of_machine(url: &str, place: tree::Place, context: &Context<'_>, problems: &Problems) -> Option<Self> {
+        let (origin, target) = parts(url, place, problems)?;
+        let pool = net::pool::Config::read(None, origin.is_https(), problems)?;
+        let upstream = Upstream::new(origin, context.tls.cloned(), pool, context.connect, context.queue).reaching(Reach::Machine);
+        Some(Self { upstream: Arc::new(upstream), target, url: url.to_owned() })
+    }
+
+    /// Path and query.
+    ///
+    /// # Errors
+    /// If they are none, which was judged when they were read.
+    pub fn target(&self) -> Result<http::Uri, Error> {
+        self.target.parse().map_err(|_| Error::Internal("a token URL cannot be built".into()))
+    }
+
+    /// Sends a request there and reads the whole answer.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn ask(&self, request: Request<Bytes>, time: std::time::Duration, bytes: u64) -> Result<Response<Bytes>, Error> {
+        net::fetch(&self.upstream, request, Bounds { time, bytes }).await
     }
 
     /// Scheme, host and port.
@@ -72,6 +90,18 @@ impl Endpoint {
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+/// Where a URL leads, and its path with its query.
+fn parts(url: &str, place: tree::Place, problems: &Problems) -> Option<(Origin, String)> {
+    let wrong = |why: &str, hint: &str| problems.error(place, format!("this is no token URL: {why}"), hint);
+    let (origin, rest) = Origin::of(url).map_err(|why| wrong(why, "https://issuer.example/token")).ok()?;
+    let target = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    if target.parse::<http::uri::PathAndQuery>().is_err() {
+        wrong("its path holds a character that no URL may hold", "percent-encode it");
+        return None;
+    }
+    Some((origin, target))
 }
 
 /// How parameters travel (`body`).

@@ -167,6 +167,15 @@ impl Client {
         Self { id: None, secret: None, auth: Auth::None, audience: None }
     }
 
+    /// A client whose id and secret come in a file with more: the secret as it is, in the header or in the body.
+    pub fn given(id: Secret, secret: Secret, usual: Usual) -> Self {
+        let auth = match usual {
+            Usual::Basic => Auth::BasicRaw,
+            Usual::Post => Auth::Post,
+        };
+        Self { id: Some(id), secret: Some(secret), auth, audience: None }
+    }
+
     /// Its name.
     pub fn id(&self) -> Option<&Secret> {
         self.id.as_ref()

@@ -4,13 +4,13 @@
 //! The `oauth2` crate is not used: it writes forms only, knows two of the seven ways in which clients say who they are,
 //! and reads answers of one shape. What it would do is the small part of what issuers ask for.
 
-mod call;
-mod client;
+pub(super) mod call;
+pub(super) mod client;
 mod consent;
-mod form;
+pub(super) mod form;
 mod read;
-mod reply;
-mod trouble;
+pub(super) mod reply;
+pub(super) mod trouble;
 
 use crate::auth::assertion::{self, Signer};
 use crate::auth::grant::{Ask, Fetching, Source};
@@ -20,7 +20,7 @@ use crate::error::Trouble;
 use crate::secret::Secret;
 use call::Call;
 use form::Form;
-pub use read::{Kind, asserted, read, written};
+pub use read::{Kind, PATIENCE, asserted, read, written};
 use serde_json::{Map, Value as Json};
 use trouble::Step;
 
@@ -83,6 +83,11 @@ impl First {
 }
 
 impl Oauth {
+    /// A grant that is a refresh token which nobody replaces.
+    pub fn refreshing(call: Call, token: Secret) -> Self {
+        Self { first: None, refresh: Some(call.clone()), call, refresh_token: Some(token), consent: None, must_keep: false }
+    }
+
     /// A refresh, where there is something to refresh with.
     async fn refreshed(&self, before: Option<&Minted>, clock: &Clock) -> Option<Result<Minted, Failure>> {
         let call = self.refresh.as_ref()?;

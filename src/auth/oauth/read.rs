@@ -22,7 +22,7 @@ use crate::secret::Secret;
 use crate::tree::{self, Fields, Node, Problems};
 
 /// Longest time that an issuer has for its answer, where `timeouts.head` does not say less.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A grant of this build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -98,6 +98,11 @@ impl Mapping {
         self
     }
 
+    /// An answer that has the token at this path and the moment of its end at that one.
+    pub fn at(token: Path, expires_at: Option<Path>) -> Self {
+        Self { token: Some(vec![token]), expires_at, ..Self::default() }
+    }
+
     /// Reads `capture`: names and where their values are (ruling E1).
     pub fn capturing(mut self, node: Option<&Node>, problems: &Problems) -> Option<Self> {
         let Some(node) = node else { return Some(self) };

@@ -19,6 +19,12 @@ pub enum Step {
     Revocation,
     /// The one with a refresh token, or with the token itself.
     Refresh,
+    /// The one to the machine's own metadata server.
+    Machine,
+    /// The one for a token of somebody else's, to be exchanged.
+    Subject,
+    /// The one that makes another identity of a token.
+    Impersonation,
 }
 
 impl Step {
@@ -28,6 +34,9 @@ impl Step {
             Self::Revocation => "revocation",
             Self::Code => "request with the code",
             Self::Refresh => "refresh request",
+            Self::Machine => "request to the metadata server",
+            Self::Subject => "request for the subject token",
+            Self::Impersonation => "impersonation request",
         }
     }
 }
