@@ -253,7 +253,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "not the JSON key file",
         "service-account.json",
     ),
-    ("resources: { a: { base_url: http://localhost, auth: { google_service_account: { scopes: [a] } } } }", "ambient identity", "key:"),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { google_service_account: { mode: self_signed_jwt } } } }",
+        "ambient identity",
+        "key:",
+    ),
     ("master_key: \"${env:SET}\"", "32 bytes", "openssl rand"),
     ("store: { flie: {} }", "unknown kind of store", "memory, or"),
     ("store: 5", "expected a kind of store", "memory, or"),
