@@ -151,6 +151,11 @@ fn explain_and_the_wire_agree_over_every_example() {
                 assert_eq!(upstream.seen().len(), before, "{what}: explaining sends nothing");
                 let sent: String = all.iter().map(|f| format!("{f}\r\n")).collect();
                 let reply = gateway.send(method, &path, &sent, body.as_bytes());
+                if reply.status == 424 {
+                    // Explaining shows where a token would go, whoever's it would be.
+                    assert_eq!(explained["refused"], Value::Null, "{what}");
+                    continue;
+                }
                 if reply.status >= 400 && upstream.seen().len() == before {
                     assert_eq!(explained["refused"]["code"], reply.json()["code"], "{what}");
                     continue;
