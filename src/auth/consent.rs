@@ -39,8 +39,10 @@ pub struct Begun {
 pub struct Kept {
     /// The verifier of PKCE (RFC 7636), or the secret of a request token (RFC 5849).
     pub verifier: Option<Secret>,
-    /// The issuer that the browser was sent to.
-    pub issuer: Option<String>,
+    /// Whether the issuer's answers always name it (RFC 9207).
+    pub names_itself: bool,
+    /// What the token will be for (RFC 8707).
+    pub resource: Option<serde_json::Value>,
 }
 
 /// What a consent ends with.

@@ -593,7 +593,9 @@ impl Drop for Job {
 }
 
 /// The store waits for its disk: not on the thread on which all other fetches run.
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, crate::store::Failure> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, crate::store::Failure> + Send + 'static,
+) -> Result<T, Error> {
     match tokio::task::spawn_blocking(act).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(Error::Internal("a job of the store panicked".into())),

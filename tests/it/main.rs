@@ -15,6 +15,7 @@ mod consent_attacks;
 mod counterparts;
 mod dialects;
 mod digest;
+mod discovery;
 mod drain;
 mod edge;
 mod explain;

@@ -193,6 +193,36 @@ const WRONG: &[(&str, &str, &str)] = &[
         "query.",
     ),
     (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { discover: true, client_id: i } } } }",
+        "`discover` needs `issuer`",
+        "issuer: https://",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { discover: \"https://a.example\", issuer: \"https://b.example\", client_id: i } } } }",
+        "two issuers",
+        "discover: true",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { discover: true, issuer: \"https://b.example\" } } } }",
+        "`client_id` is missing",
+        "client_id",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { discover: true, issuer: \"https://b.example\", registration: {}, client_id: i } } } }",
+        "`client_id` says nothing",
+        "remove one",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { registration: {}, authorize_url: \"https://b.example/a\", token_url: \"https://b.example/t\" } } } }",
+        "nobody says where clients are registered",
+        "discover: true",
+    ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { discover: true, issuer: \"http://b.example\", client_id: i } } } }",
+        "plain http",
+        "allow_http",
+    ),
+    (
         "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a, callback: { optional: [x] } } } } }",
         "`x` is not captured",
         "capture",

@@ -36,6 +36,38 @@ pub struct Endpoint {
     target: String,
     /// As written, for the audience of assertions.
     url: String,
+    /// Whether it stands for one that is still to be found.
+    stands_in: bool,
+}
+
+/// How issuers of a resource are reached.
+#[derive(Clone, Debug)]
+pub struct Way {
+    tls: Option<net::tls::Config>,
+    connect: std::time::Duration,
+    queue: std::time::Duration,
+}
+
+impl Way {
+    /// With the scheme's own `tls`, where it has some.
+    pub fn new(tls: Option<&net::tls::Config>, context: &Context<'_>) -> Self {
+        Self { tls: tls.or(context.tls).cloned(), connect: context.connect, queue: context.queue }
+    }
+
+    /// The endpoint at an absolute URL.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn to(&self, url: &str, reach: Reach) -> Result<Endpoint, &'static str> {
+        let (origin, rest) = Origin::of(url)?;
+        let target = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+        if target.parse::<http::uri::PathAndQuery>().is_err() {
+            return Err("its path holds a character that no URL may hold");
+        }
+        let pool = net::pool::Config::read(None, origin.is_https(), &Problems::default()).ok_or("there is no way to it")?;
+        let upstream = Upstream::new(origin, self.tls.clone(), pool, self.connect, self.queue).reaching(reach);
+        Ok(Endpoint { upstream: Arc::new(upstream), target, url: url.to_owned(), stands_in: false })
+    }
 }
 
 impl Endpoint {
@@ -46,15 +78,28 @@ impl Endpoint {
 
     /// The same from a text that stands at `place` or was made from what stands there.
     pub fn of(url: &str, place: tree::Place, tls: Option<&net::tls::Config>, context: &Context<'_>, problems: &Problems) -> Option<Self> {
-        let (origin, target) = parts(url, place, problems)?;
+        let (origin, _) = parts(url, place, problems)?;
         if !origin.is_https() && !origin.is_loopback() && !context.allow_http {
             problems.error(place, "a credential would travel over plain http", "use https, or set `allow_http: true` on the resource");
             return None;
         }
-        let pool = net::pool::Config::read(None, origin.is_https(), problems)?;
-        let tls = tls.or(context.tls).cloned();
-        let upstream = Upstream::new(origin, tls, pool, context.connect, context.queue);
-        Some(Self { upstream: Arc::new(upstream), target, url: url.to_owned() })
+        let wrong = |why| problems.error(place, format!("this is no token URL: {why}"), "");
+        Way::new(tls, context).to(url, Reach::Written).map_err(wrong).ok()
+    }
+
+    /// One that stands for another at the same issuer, which is still to be found.
+    pub fn as_stand_in(&self) -> Self {
+        Self { stands_in: true, ..self.clone() }
+    }
+
+    /// Whether it stands for one that is still to be found.
+    pub fn is_stand_in(&self) -> bool {
+        self.stands_in
+    }
+
+    /// The path.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
     }
 
     /// The URL of a service by which this machine gives identities: clouds have it on link-local addresses, without TLS.
@@ -62,7 +107,7 @@ impl Endpoint {
         let (origin, target) = parts(url, place, problems)?;
         let pool = net::pool::Config::read(None, origin.is_https(), problems)?;
         let upstream = Upstream::new(origin, context.tls.cloned(), pool, context.connect, context.queue).reaching(Reach::Machine);
-        Some(Self { upstream: Arc::new(upstream), target, url: url.to_owned() })
+        Some(Self { upstream: Arc::new(upstream), target, url: url.to_owned(), stands_in: false })
     }
 
     /// Path and query.

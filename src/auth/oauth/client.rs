@@ -162,6 +162,18 @@ impl Client {
         Some(Self { auth, ..self.clone() })
     }
 
+    /// A client that an issuer has registered, which says who it is by this method (RFC 7591 section 2); `None` where the
+    /// method is not known, or needs a secret that is not there.
+    pub fn registered(id: Secret, secret: Option<Secret>, method: Option<&str>) -> Option<Self> {
+        let auth = match (method, &secret) {
+            (Some("none"), _) | (None, None) => Auth::None,
+            (Some("client_secret_basic") | None, Some(_)) => Auth::Basic,
+            (Some("client_secret_post"), Some(_)) => Auth::Post,
+            _ => return None,
+        };
+        Some(Self { id: Some(id), secret, auth, audience: None })
+    }
+
     /// A client that is nobody.
     pub fn nobody() -> Self {
         Self { id: None, secret: None, auth: Auth::None, audience: None }

@@ -2,6 +2,8 @@
 //! (RFC 8707), the issuer's word in the answer (RFC 9207), and the dialects of authorize URLs and callbacks (rulings E3,
 //! E4).
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,6 +12,8 @@ use serde_json::Value as Json;
 
 use super::First;
 use super::call::{self, Call, Endpoint, Param, Shape};
+use super::client::Client;
+use super::discovery::{Finder, Found};
 use super::form::{Form, Value};
 use super::trouble::Step;
 use crate::auth::assertion;
@@ -44,6 +48,7 @@ pub struct ByCode {
     scopes: Option<(Vec<String>, String)>,
     resource: Option<Json>,
     audience: Option<Json>,
+    finder: Option<Arc<Finder>>,
     issuer: Option<String>,
     redirect_uri: Option<String>,
 }
@@ -53,6 +58,8 @@ pub struct ByCode {
 struct Authorize {
     origin: Origin,
     url: String,
+    /// Whether the URL is that of an issuer whose own is still to be found.
+    found: bool,
     params: Vec<Param>,
     renames: Vec<(String, Option<String>)>,
     /// Whether parameters go behind `#`.
@@ -72,9 +79,15 @@ struct Callback {
 
 impl ByCode {
     /// Reads what belongs to consent. `call` is the scheme's token call.
-    pub fn read(fields: &Fields<'_>, call: &Call, reading: Reading<'_>, tls: Option<&net::tls::Config>) -> Option<Self> {
+    pub fn read(
+        fields: &Fields<'_>,
+        call: &Call,
+        reading: Reading<'_>,
+        tls: Option<&net::tls::Config>,
+        finder: Option<&Arc<Finder>>,
+    ) -> Option<Self> {
         let (context, problems) = (reading.context, reading.problems);
-        let authorize = Authorize::read(fields, context, problems);
+        let authorize = Authorize::read(fields, finder.and_then(|finder| finder.issuer()), context, problems);
         let callback = Callback::read(fields.node("callback"), problems);
         let scopes = fields.texts("scopes");
         let separator = fields.text("scope_separator").unwrap_or_else(|| " ".into());
@@ -99,7 +112,8 @@ impl ByCode {
             scopes: (!scopes.is_empty()).then_some((scopes, separator)),
             resource: flat(resource)?,
             audience: flat(audience)?,
-            issuer: flat(issuer)?,
+            issuer: flat(issuer)?.or_else(|| Some(finder?.issuer()?.to_owned())),
+            finder: finder.cloned(),
             redirect_uri: flat(redirect_uri)?,
         })
     }
@@ -127,10 +141,10 @@ impl ByCode {
     }
 
     /// The parameters of the authorize URL.
-    fn question(&self, ask: Ask<'_>, verifier: Option<&Secret>) -> Form {
+    fn question(&self, ask: Ask<'_>, verifier: Option<&Secret>, client: &Client, found: Option<&Found>) -> Form {
         let mut form = Form::default();
         form.set("response_type", "code");
-        if let Some(id) = self.call.client.id() {
+        if let Some(id) = client.id() {
             form.set("client_id", id.clone());
         }
         form.set("redirect_uri", ask.redirect_uri);
@@ -141,9 +155,9 @@ impl ByCode {
             form.set("code_challenge", URL_SAFE_NO_PAD.encode(hash));
             form.set("code_challenge_method", "S256");
         }
-        for (name, value) in [("resource", &self.resource), ("audience", &self.audience)] {
+        for (name, value) in [("resource", self.indicator(found)), ("audience", self.audience.clone())] {
             if let Some(value) = value {
-                form.set(name, Value::Json(value.clone()));
+                form.set(name, Value::Json(value));
             }
         }
         for (name, value) in &self.authorize.params {
@@ -162,12 +176,18 @@ impl ByCode {
         form
     }
 
+    /// What the token is for: as written, or as the resource calls itself.
+    fn indicator(&self, found: Option<&Found>) -> Option<Json> {
+        self.resource.clone().or_else(|| found?.resource.as_deref().map(Into::into))
+    }
+
     /// The issuer of the answer must be the one that was asked, or a code of one could be sent to another (RFC 9207; RFC
     /// 9700 section 4.4). Where the operator has not named it, it must at least live where the browser was sent to.
-    fn judge_issuer(&self, params: &Params) -> Result<(), Refusal> {
+    fn judge_issuer(&self, params: &Params, kept: &Kept) -> Result<(), Refusal> {
         let wrong = |why: &'static str| Err(Refusal::Wrong(why.into()));
         let came = params.one("iss").map_err(Refusal::Wrong)?;
         match (came, &self.issuer) {
+            (None, _) if kept.names_itself => wrong("the answer does not name its issuer, which says that it always does"),
             (None, _) => Ok(()),
             (Some(came), Some(issuer)) if came.expose() == issuer => Ok(()),
             (Some(_), Some(_)) => wrong("the answer names another issuer than the one that was asked"),
@@ -213,19 +233,29 @@ impl Consent for ByCode {
     fn begin<'a>(&'a self, ask: Ask<'a>) -> Working<'a, Begun> {
         Box::pin(async move {
             let verifier = if self.pkce { Some(random()?) } else { None };
-            let form = self.question(ask, verifier.as_ref());
+            let (found, registered) = match &self.finder {
+                Some(finder) => {
+                    let scopes = self.scopes.as_ref().map(|(scopes, _)| scopes.join(" "));
+                    let (found, client) = finder.ready(ask.redirect_uri, scopes, ask.clock.millis()).await?;
+                    (Some(found), client)
+                }
+                None => (None, None),
+            };
+            let form = self.question(ask, verifier.as_ref(), registered.as_ref().unwrap_or(&self.call.client), found.as_deref());
             let query = if self.authorize.loose { form.encoded_by(encode_loosely) } else { form.encoded() };
-            let url = self.authorize.with(&query);
+            let url = self.authorize.with(&query, found.as_deref())?;
             if url.expose().len() > URL_MAX {
                 return Err(Refusal::Wrong("the authorize URL is too long".into()));
             }
-            Ok(Begun { url, kept: Kept { verifier, issuer: self.issuer.clone() } })
+            let names_itself = found.as_ref().is_some_and(|found| found.names_itself);
+            let resource = self.indicator(found.as_deref());
+            Ok(Begun { url, kept: Kept { verifier, names_itself, resource } })
         })
     }
 
     fn finish<'a>(&'a self, back: Back<'a>) -> Working<'a, Minted> {
         Box::pin(async move {
-            self.judge_issuer(back.params)?;
+            self.judge_issuer(back.params, back.kept)?;
             if let Some(error) = back.params.one("error").map_err(Refusal::Wrong)? {
                 let said = back.params.one("error_description").ok().flatten();
                 return Err(Refusal::Denied(word(error.expose()), said.map(|said| shortened(said.expose()))));
@@ -246,17 +276,32 @@ impl Consent for ByCode {
                 // The person's yes was all that was missing: the client's own credentials do the rest.
                 None => form = self.own(),
             }
-            if let Some(resource) = &self.resource {
+            if let Some(resource) = &back.kept.resource {
                 form.set("resource", Value::Json(resource.clone()));
             }
             let before = Minted { captured, ..Minted::default() };
-            Ok(self.call.send(Step::Code, form, Some(&before), back.clock).await?)
+            let call = match &self.finder {
+                Some(finder) => &finder.complete(&self.call, back.clock.millis()).await?,
+                None => &self.call,
+            };
+            Ok(call.send(Step::Code, form, Some(&before), back.clock).await?)
         })
     }
 
     fn revoke<'a>(&'a self, minted: &'a Minted, clock: &'a Clock) -> Working<'a, bool> {
         Box::pin(async move {
-            let Some(call) = &self.revoke else { return Ok(false) };
+            let now = clock.millis();
+            let mut call = match (&self.revoke, &self.finder) {
+                (Some(call), _) => call.clone(),
+                (None, Some(finder)) => match finder.revocation(now).await {
+                    Some(endpoint) => Call { endpoint, method: Method::POST, shape: Shape::Form, params: Vec::new(), ..self.call.clone() },
+                    None => return Ok(false),
+                },
+                (None, None) => return Ok(false),
+            };
+            if let Some(finder) = &self.finder {
+                call = finder.complete(&call, now).await?;
+            }
             // With a refresh token ends the whole grant (RFC 7009 section 2.1).
             let (token, hint) = match (&minted.refresh, &minted.access) {
                 (Some(token), _) => (token, "refresh_token"),
@@ -272,9 +317,12 @@ impl Consent for ByCode {
 }
 
 impl Authorize {
-    fn read(fields: &Fields<'_>, context: &Context<'_>, problems: &Problems) -> Option<Self> {
-        let node = fields.need("authorize_url")?;
-        let url = node.text(problems);
+    /// `issuer`: of whom the URL is to be found out, where it is not written.
+    fn read(fields: &Fields<'_>, issuer: Option<&str>, context: &Context<'_>, problems: &Problems) -> Option<Self> {
+        let node = if issuer.is_some() { fields.node("authorize_url") } else { Some(fields.need("authorize_url")?) };
+        let place = node.map_or(fields.place(), |node| node.place);
+        let found = node.is_none();
+        let url = node.map_or_else(|| issuer.map(str::to_owned), |node| node.text(problems));
         let params = call::params(fields.node("params"), Shape::Query, problems);
         let (mut more, mut renames, mut fragment, mut loose) = (Some(Vec::new()), Some(Vec::new()), false, false);
         if let Some(node) = fields.node("authorize") {
@@ -290,14 +338,14 @@ impl Authorize {
         let lost = params.iter().any(|(name, value)| name == "state" && value.is_none()) || renames.iter().any(|(name, _)| name == "state");
         if lost {
             problems.error(
-                node.place,
+                place,
                 "`state` ties the answer to the browser that asked, and cannot be removed or renamed",
                 "leave `state` as it is",
             );
             return None;
         }
         let wrong = |why: &str| {
-            problems.error(node.place, format!("this is no authorize URL: {why}"), "https://issuer.example/authorize");
+            problems.error(place, format!("this is no authorize URL: {why}"), "https://issuer.example/authorize");
         };
         let (front, behind) = url.split_once('#').map_or((url.as_str(), None), |(front, behind)| (front, Some(behind)));
         let (origin, _) = Origin::of(front).map_err(wrong).ok()?;
@@ -306,22 +354,26 @@ impl Authorize {
             return None;
         }
         if !origin.is_https() && !origin.is_loopback() && !context.allow_http {
-            problems.error(node.place, "consent would travel over plain http", "use https, or set `allow_http: true` on the resource");
+            problems.error(place, "consent would travel over plain http", "use https, or set `allow_http: true` on the resource");
             return None;
         }
-        Some(Self { origin, url, params, renames, fragment, loose })
+        Some(Self { origin, url, found, params, renames, fragment, loose })
     }
 
     /// The URL with these parameters.
-    fn with(&self, query: &str) -> Secret {
-        let behind = if self.fragment { self.url.split_once('#').map(|(_, behind)| behind) } else { Some(self.url.as_str()) };
+    fn with(&self, query: &str, found: Option<&Found>) -> Result<Secret, Refusal> {
+        let url = match found.filter(|_| self.found) {
+            Some(found) => found.authorize.as_deref().ok_or_else(|| Refusal::Wrong("the issuer names no page for consent".into()))?,
+            None => self.url.as_str(),
+        };
+        let behind = if self.fragment { url.split_once('#').map(|(_, behind)| behind) } else { Some(url) };
         let mark = match behind {
             None => "#",
             Some(text) if !text.contains('?') => "?",
             Some(text) if text.ends_with(['?', '&']) => "",
             Some(_) => "&",
         };
-        Secret::new([self.url.as_str(), mark, query].concat())
+        Ok(Secret::new([url, mark, query].concat()))
     }
 }
 

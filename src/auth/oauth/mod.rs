@@ -7,8 +7,10 @@
 pub(super) mod call;
 pub(super) mod client;
 mod consent;
+mod discovery;
 pub(super) mod form;
 mod read;
+mod registration;
 pub(super) mod reply;
 pub(super) mod trouble;
 
@@ -37,6 +39,8 @@ pub struct Oauth {
     pub refresh_token: Option<Secret>,
     /// How a person gives it, where nobody has given a refresh token.
     pub consent: Option<std::sync::Arc<consent::ByCode>>,
+    /// Finds out what is not written.
+    pub finder: Option<std::sync::Arc<discovery::Finder>>,
     /// Whether a refresh token that is lost loses the grant.
     pub must_keep: bool,
 }
@@ -85,7 +89,16 @@ impl First {
 impl Oauth {
     /// A grant that is a refresh token which nobody replaces.
     pub fn refreshing(call: Call, token: Secret) -> Self {
-        Self { first: None, refresh: Some(call.clone()), call, refresh_token: Some(token), consent: None, must_keep: false }
+        Self { first: None, refresh: Some(call.clone()), call, refresh_token: Some(token), consent: None, finder: None, must_keep: false }
+    }
+
+    /// A call with what was found out put in.
+    async fn ready<'c>(&self, call: &'c Call, clock: &Clock) -> Result<std::borrow::Cow<'c, Call>, Failure> {
+        use std::borrow::Cow;
+        match &self.finder {
+            None => Ok(Cow::Borrowed(call)),
+            Some(finder) => finder.complete(call, clock.millis()).await.map(Cow::Owned),
+        }
     }
 
     /// A refresh, where there is something to refresh with.
@@ -95,6 +108,10 @@ impl Oauth {
         let mut form = Form::default();
         form.set("grant_type", "refresh_token");
         form.set("refresh_token", token.clone());
+        let call = match self.ready(call, clock).await {
+            Ok(call) => call,
+            Err(failure) => return Some(Err(failure)),
+        };
         let sent = call.send(Step::Refresh, form, before, clock).await;
         // An answer without a refresh token keeps the one that was sent, also if it is the configured one.
         Some(sent.map(|minted| {
@@ -116,7 +133,7 @@ impl Oauth {
                 cause: "a grant has neither a refresh token nor a way to begin without a person".into(),
             }));
         };
-        self.call.send(Step::Token, first.form(clock)?, None, clock).await
+        self.ready(&self.call, clock).await?.send(Step::Token, first.form(clock)?, None, clock).await
     }
 }
 

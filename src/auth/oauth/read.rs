@@ -8,6 +8,7 @@ use serde_json::Map;
 use super::call::{self, Call, Endpoint, Param, Shape};
 use super::client::{Client, Usual, secret_or_text};
 use super::consent::ByCode;
+use super::discovery::Finder;
 use super::form::{Form, Value};
 use super::reply::Mapping;
 use super::{Assertion, First, Oauth};
@@ -51,8 +52,6 @@ pub const KINDS: [(&str, Kind); 6] = [
     ("auth0", Kind::Auth0),
 ];
 
-/// Keys of `oauth2_authorization_code` that this build lacks.
-const UNBUILT_IN_CODE: [&str; 2] = ["discover", "registration"];
 /// Keys that say something about consent only.
 const CONSENT: [&str; 12] = [
     "audience",
@@ -179,13 +178,14 @@ fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth>
         }
         None => None,
     };
-    let call = call(fields, reading, kind, tls.as_ref());
+    let finder = if kind == Kind::AuthorizationCode { Finder::read(fields, tls.as_ref(), reading)? } else { None };
+    let call = call(fields, reading, kind, tls.as_ref(), finder.as_deref());
     let first = if kind == Kind::AuthorizationCode { Some(None) } else { first(fields, reading, kind).map(Some) };
     let refresh = fields.node("refresh");
     let (call, mut first) = (call?, first?);
     let (mut refresh_token, mut consent) = (None, None);
     if kind == Kind::AuthorizationCode {
-        match person(fields, &call, reading, tls.as_ref())? {
+        match person(fields, &call, reading, tls.as_ref(), finder.as_ref())? {
             Given::Token(token) => refresh_token = Some(token),
             Given::Consent(by) => {
                 first = by.again();
@@ -196,7 +196,7 @@ fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth>
     // Logins often come with a refresh token; client credentials are simply presented again, unless told otherwise.
     let refreshes = refresh.is_some() || matches!(kind, Kind::Password | Kind::AuthorizationCode | Kind::TokenExchange);
     let refresh = if refreshes { Some(refreshing(refresh, &call, reading, tls.as_ref())?) } else { None };
-    Some(Oauth { first, call, refresh, refresh_token, consent, must_keep: kind == Kind::AuthorizationCode })
+    Some(Oauth { first, call, refresh, refresh_token, consent, finder, must_keep: kind == Kind::AuthorizationCode })
 }
 
 /// What a person has given or will give.
@@ -208,11 +208,16 @@ enum Given {
 }
 
 /// `refresh_token` or `authorize_url`: both need a store that outlives the process (ruling A13).
-fn person(fields: &Fields<'_>, call: &Call, reading: Reading<'_>, tls: Option<&net::tls::Config>) -> Option<Given> {
+fn person(
+    fields: &Fields<'_>,
+    call: &Call,
+    reading: Reading<'_>,
+    tls: Option<&net::tls::Config>,
+    finder: Option<&std::sync::Arc<Finder>>,
+) -> Option<Given> {
     let problems = reading.problems;
-    fields.unbuilt_all(&UNBUILT_IN_CODE);
     let token = fields.node("refresh_token");
-    let consents = fields.node("authorize_url").is_some();
+    let consents = fields.node("authorize_url").is_some() || finder.is_some_and(|finder| finder.issuer().is_some());
     if !consents {
         let stray: Vec<&str> = CONSENT.into_iter().filter(|key| fields.node(key).is_some()).collect();
         for key in &stray {
@@ -239,7 +244,7 @@ fn person(fields: &Fields<'_>, call: &Call, reading: Reading<'_>, tls: Option<&n
         return None;
     }
     // What a configured token stands for needs no consent, but what is said about it is judged all the same.
-    let consent = if consents { Some(ByCode::read(fields, call, reading, tls)?) } else { None };
+    let consent = if consents { Some(ByCode::read(fields, call, reading, tls, finder)?) } else { None };
     match token {
         Some(node) => {
             let token = node.secret(problems)?;
@@ -253,10 +258,13 @@ fn person(fields: &Fields<'_>, call: &Call, reading: Reading<'_>, tls: Option<&n
     }
 }
 
-fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net::tls::Config>) -> Option<Call> {
+fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net::tls::Config>, finder: Option<&Finder>) -> Option<Call> {
     let (context, problems) = (reading.context, reading.problems);
     let endpoint = match kind {
         Kind::Auth0 => domain(fields, reading, tls),
+        _ if fields.node("token_url").is_none() && finder.is_some_and(|finder| finder.issuer().is_some()) => {
+            finder.and_then(Finder::stand_in)
+        }
         _ => fields.need("token_url").and_then(|n| Endpoint::read(n, tls, context, problems)),
     };
     let (method, shape) = manner(fields, (&Method::POST, Shape::Form), problems)?;
@@ -268,7 +276,8 @@ fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net:
         .and_then(|mapping| mapping.capturing(fields.node("capture"), problems));
     let client = client?;
     let (headers, params) = (headers?, params?);
-    if client.id().is_none() && kind.usual_client() && !call::presents(&headers) && params.is_empty() {
+    let registered = finder.is_some_and(Finder::registers);
+    if client.id().is_none() && !registered && kind.usual_client() && !call::presents(&headers) && params.is_empty() {
         problems.error(fields.place(), "`client_id` is missing", "add `client_id: …`");
         return None;
     }
@@ -454,7 +463,7 @@ pub fn asserted(
         time: reading.context.head.min(PATIENCE),
     };
     let first = First { form, assertion: Some(Assertion::Signed { signer: Box::new(signer), issuer, claims }) };
-    Some(Oauth { first: Some(first), call, refresh: None, refresh_token: None, consent: None, must_keep: false })
+    Some(Oauth { first: Some(first), call, refresh: None, refresh_token: None, consent: None, finder: None, must_keep: false })
 }
 
 /// `refresh`: each key falls back to the scheme's own (ruling E7).

@@ -15,6 +15,10 @@ pub enum Step {
     Token,
     /// The one with the code of a consent.
     Code,
+    /// The one for what the issuer publishes about itself.
+    Discovery,
+    /// The one that makes a client.
+    Registration,
     /// The one that ends a grant.
     Revocation,
     /// The one with a refresh token, or with the token itself.
@@ -32,6 +36,8 @@ impl Step {
         match self {
             Self::Token => "token request",
             Self::Revocation => "revocation",
+            Self::Discovery => "request for its metadata",
+            Self::Registration => "registration",
             Self::Code => "request with the code",
             Self::Refresh => "refresh request",
             Self::Machine => "request to the metadata server",
@@ -89,6 +95,13 @@ impl Story {
         };
         Trouble { detail: detail.into(), hint: hint.into(), cause: cause.into() }
     }
+}
+
+/// What is wrong with what an issuer says of itself.
+pub fn unfit(what: impl Into<String>) -> Failure {
+    let what = what.into();
+    let hint = "Check `issuer`, `hosts` and `registration` against what the issuer publishes, or write its endpoints out.";
+    Failure::Down(Trouble { detail: what.clone().into(), hint: hint.into(), cause: what.into() }, None)
 }
 
 /// There was no answer at all. Whether the issuer has acted on the request is known only where it never arrived.

@@ -17,13 +17,13 @@ pub struct Browser {
 
 /// The port of a loopback address.
 pub fn port_of(url: &str) -> u16 {
-    let authority = url.split("://").nth(1).unwrap().split('/').next().unwrap();
+    let authority = url.split_once("://").unwrap().1.split('/').next().unwrap();
     authority.rsplit(':').next().unwrap().parse().unwrap()
 }
 
 /// Path and query.
 pub fn target_of(url: &str) -> &str {
-    let behind = url.split("://").nth(1).unwrap();
+    let behind = url.split_once("://").unwrap().1;
     &behind[behind.find('/').unwrap_or(behind.len())..]
 }
 
@@ -118,15 +118,23 @@ impl Stand {
 
     /// The same with this provider and further lines at the top.
     pub fn with(scheme: &str, resource: &str, top: &str, issuer: Issuer) -> Self {
-        let (admin, api) = (free_port(), Upstream::ok());
+        let own = format!(
+            "authorize_url: \"{}/authorize\"\ntoken_url: \"{}\"\nclient_id: id\nclient_secret: \"${{env:CLIENT_SECRET}}\"\n{scheme}",
+            issuer.server.url(),
+            issuer.url()
+        );
+        Self::whole(&own, resource, top, issuer, free_port())
+    }
+
+    /// The same with the whole of the scheme's settings, and this port for the admin listener.
+    pub fn whole(scheme: &str, resource: &str, top: &str, issuer: Issuer, admin: u16) -> Self {
+        let api = Upstream::ok();
         let lines = |text: &str, indent: usize| text.lines().map(|l| format!("{}{l}\n", " ".repeat(indent))).collect::<String>();
         let config = format!(
-            "admin: {{ listen: \"127.0.0.1:{admin}\" }}\nstore: {{ file: {{ path: data }} }}\n{}resources:\n  api:\n    base_url: \"{}\"\n{}    auth:\n      oauth2_authorization_code:\n        authorize_url: \"{}/authorize\"\n        token_url: \"{}\"\n        client_id: id\n        client_secret: \"${{env:CLIENT_SECRET}}\"\n{}",
+            "admin: {{ listen: \"127.0.0.1:{admin}\" }}\nstore: {{ file: {{ path: data }} }}\n{}resources:\n  api:\n    base_url: \"{}\"\n{}    auth:\n      oauth2_authorization_code:\n{}",
             lines(top, 0),
             api.url(),
             lines(resource, 4),
-            issuer.server.url(),
-            issuer.url(),
             lines(scheme, 8)
         );
         let gateway = Gateway::start_with(&config, &[("CLIENT_SECRET", "s3cret-of-the-client")]);
