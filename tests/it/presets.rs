@@ -9,12 +9,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Gateway, Upstream, postern, root};
+use crate::support::browser::{Browser, LANDING, Stand, landed, param};
+use crate::support::issuer::Issuer;
+use crate::support::{Gateway, Upstream, free_port, postern, root};
 use judge::{Pair, serve};
 use scenarios::Scenario;
 
+/// What grants of people need: a place that lasts.
+const TOP: &str = "store: { file: { path: data } }\n";
 /// What a client of the gateway sends on its own, and no upstream may see.
 const CLIENTS: &str = "Authorization: Bearer clients-own\r\nContent-Type: application/x-www-form-urlencoded\r\n";
 
@@ -29,14 +33,18 @@ fn text(bytes: &[u8]) -> String {
 /// The lines of a preset's file that say where its hosts are, as keys to overlay.
 fn overlay(preset: &str, at: &str) -> String {
     let file = fs::read_to_string(root().join(format!("config/presets/{preset}.yaml"))).unwrap();
+    let line = |key: &str| file.lines().find_map(|line| line.trim_start().strip_prefix(key));
     let moved = |key: &str| {
-        let line = file.lines().find_map(|line| line.trim_start().strip_prefix(key))?;
+        let line = line(key)?;
         let (_, rest) = line.trim().trim_matches('"').split_once("https://")?;
         Some(format!("{key}\"{at}{}\"", rest.find('/').map_or("", |slash| &rest[slash..])))
     };
     let scheme = file.lines().find_map(|line| line.trim().strip_suffix(':').filter(|key| key.starts_with("oauth2_")));
+    // Where only the token says where it is good, the issuer says so, and it must be allowed.
+    let allowed = format!("hosts: [\"{}\"], allow_private: true, allow_http: true", at.trim_start_matches("http://"));
+    let base = moved("base_url: ").unwrap_or(allowed);
     let token = moved("token_url: ").map(|token| format!(", auth: {{ {}: {{ {token} }} }}", scheme.unwrap()));
-    format!("      {preset}: {{ {}{} }}\n", moved("base_url: ").unwrap(), token.unwrap_or_default())
+    format!("      {preset}: {{ {base}{} }}\n", token.unwrap_or_default())
 }
 
 /// A folder with every preset added, and an upstream for each.
@@ -67,6 +75,7 @@ impl Stage {
             let added = run(folder.path(), &["add", scenario.preset], &[]);
             assert_eq!(added.status.code(), Some(0), "{}", text(&added.stderr));
         }
+        fs::write(folder.path().join("postern.yaml"), TOP).unwrap();
         Self { folder, upstreams, scenarios, variables }
     }
 
@@ -88,18 +97,19 @@ impl Stage {
     /// The main file, with every host on loopback.
     fn lead_to_loopback(&self) -> String {
         let resources: String = self.scenarios.iter().zip(&self.upstreams).map(|(s, up)| overlay(s.preset, &up.url())).collect();
-        let main = format!("environment: loopback\nenvironments:\n  loopback:\n    resources:\n{resources}");
+        let main = format!("{TOP}environment: loopback\nenvironments:\n  loopback:\n    resources:\n{resources}");
         fs::write(self.folder.path().join("postern.yaml"), &main).unwrap();
         main
     }
 
-    /// A gateway on all of it.
-    fn gateway(&self, variables: &[(String, String)]) -> Gateway {
-        let mut config = self.lead_to_loopback();
+    /// A gateway on all of it, and what goes with it where people consent.
+    fn stand(&self, variables: &[(String, String)]) -> Stand {
+        let admin = free_port();
+        let mut config = self.lead_to_loopback() + &format!("admin: {{ listen: \"127.0.0.1:{admin}\" }}\n");
         let presets: String = self.scenarios.iter().map(|s| format!("  {0}: {{ preset: {0} }}\n", s.preset)).collect();
         config.push_str(&format!("resources:\n{presets}"));
         let variables: Vec<(&str, &str)> = variables.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        Gateway::start_with(&config, &variables)
+        Stand { gateway: Gateway::start_with(&config, &variables), admin, issuer: Issuer::minting(1), api: Upstream::ok() }
     }
 
     fn leaks_nothing(&self, what: &str, shown: &str) {
@@ -109,11 +119,26 @@ impl Stage {
     }
 }
 
+/// Whether a person has consented, where this preset wants that.
+fn consented(stand: &Stand, scenario: &Scenario) -> bool {
+    let Some(consent) = &scenario.consent else { return true };
+    let mut browser = Browser::new();
+    let asked = browser.agree(&stand.link(json!({ "resource": scenario.preset, "return_url": LANDING })));
+    assert!(asked.starts_with(consent.authorize), "{asked}");
+    for (name, value) in &consent.asks {
+        assert_eq!(param(&asked, name).as_deref(), Some(*value), "{asked}");
+    }
+    let reply = browser.come_back(&asked, consent.back);
+    reply.field("location").is_some_and(|to| to.contains("connect_code")) && stand.redeem(&landed(&reply))
+}
+
 #[test]
 fn every_preset_sends_to_the_letter_what_its_vendor_documents() {
     let stage = Stage::new();
-    let gateway = stage.gateway(&stage.variables);
+    let stand = stage.stand(&stage.variables);
+    let gateway = &stand.gateway;
     for (scenario, upstream) in stage.scenarios.iter().zip(&stage.upstreams) {
+        assert!(consented(&stand, scenario), "{}: {}", scenario.preset, gateway.stderr());
         let (method, target, body) = scenario.asks;
         let reply = gateway.send(method, &format!("/r/{}{target}", scenario.preset), CLIENTS, body.as_bytes());
         assert_eq!(reply.status, 200, "{}: {} {}", scenario.preset, reply.head, reply.text());
@@ -128,12 +153,18 @@ fn every_preset_sends_to_the_letter_what_its_vendor_documents() {
 #[test]
 fn with_any_other_secret_the_upstreams_refuse() {
     let stage = Stage::new();
-    let gateway = stage.gateway(&stage.tampered());
+    let stand = stage.stand(&stage.tampered());
+    let gateway = &stand.gateway;
     for (scenario, upstream) in stage.scenarios.iter().zip(&stage.upstreams) {
+        assert_eq!(consented(&stand, scenario), scenario.consent.is_none(), "{}", scenario.preset);
         let (method, target, body) = scenario.asks;
         let reply = gateway.send(method, &format!("/r/{}{target}", scenario.preset), CLIENTS, body.as_bytes());
-        // A refused grant is the gateway's own trouble, and no 401.
-        let wanted = if scenario.token.is_some() { [502, 503] } else { [401, 401] };
+        // A refused grant is the gateway's own trouble, and no 401; without consent there is no account.
+        let wanted = match (&scenario.token, &scenario.consent) {
+            (None, _) => [401, 401],
+            (_, None) => [502, 503],
+            (_, Some(_)) => [424, 424],
+        };
         assert!(wanted.contains(&reply.status), "{}: {} {}", scenario.preset, reply.status, reply.text());
         assert!(!upstream.seen().is_empty(), "{}", scenario.preset);
     }
@@ -159,12 +190,21 @@ fn every_preset_is_added_checked_listed_explained_and_tested() {
         assert_eq!(explained.status.code(), Some(0), "{}", text(&explained.stderr));
         stage.leaks_nothing("explain", &format!("{}{}", text(&explained.stdout), text(&explained.stderr)));
     }
-    let tested = run(folder, &["test", "--json"], &stage.variables);
+    // Where a person must consent, nobody has: that is what the test says.
+    let (people, own): (Vec<&Scenario>, Vec<&Scenario>) = stage.scenarios.iter().partition(|s| s.consent.is_some());
+    let names: Vec<&str> = own.iter().map(|s| s.preset).collect();
+    let tested = run(folder, &[&["test", "--json"], &names[..]].concat(), &stage.variables);
     let rows: Vec<Value> = text(&tested.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let bad: Vec<&Value> = rows.iter().filter(|row| row["ok"] != true).collect();
     // A preset without a test of its own calls its base URL.
     assert_eq!(tested.status.code(), Some(0), "{bad:#?}");
-    assert_eq!(rows.iter().filter(|row| row["stage"] == "call").count(), stage.scenarios.len());
+    assert_eq!(rows.iter().filter(|row| row["stage"] == "call").count(), own.len());
+    for scenario in people {
+        let tested = text(&run(folder, &["test", "--json", scenario.preset], &stage.variables).stdout);
+        let last: Value = serde_json::from_str(tested.lines().last().unwrap()).unwrap();
+        assert_eq!((&last["ok"], &last["stage"]), (&false.into(), &"credential".into()), "{tested}");
+        assert!(tested.contains("postern connect"), "{tested}");
+    }
     stage.leaks_nothing("test", &format!("{}{}", text(&tested.stdout), text(&tested.stderr)));
 
     let wrong = run(folder, &["test", "--json"], &stage.tampered());

@@ -202,6 +202,11 @@ impl ByCode {
         }
     }
 
+    /// The names under which what the redirect brings is kept with the token.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        self.callback.captures.iter().map(|(name, ..)| name.as_str())
+    }
+
     fn captured(&self, params: &Params) -> Result<Captured, Refusal> {
         let mut captured = Captured::default();
         for (name, param, needed) in &self.callback.captures {

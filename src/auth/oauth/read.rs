@@ -108,7 +108,8 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
         Some(read) => Some(read?),
         None => None,
     };
-    let gives = Gives { captures: oauth.call.mapping.captures().map(str::to_owned).collect() };
+    let brought = oauth.consent.iter().flat_map(|consent| consent.captures());
+    let gives = Gives { captures: oauth.call.mapping.captures().chain(brought).map(str::to_owned).collect() };
     let material = material(node, &oauth, kind, reading.context);
     let consent = oauth.consent.clone().map(|consent| consent as std::sync::Arc<dyn crate::auth::consent::Consent>);
     let shelf = consent.is_some().then(|| reading.context.tokens.connections().shelf(reading.context.owner));
@@ -182,6 +183,13 @@ fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth>
     let call = call(fields, reading, kind, tls.as_ref(), finder.as_deref());
     let first = if kind == Kind::AuthorizationCode { Some(None) } else { first(fields, reading, kind).map(Some) };
     let refresh = fields.node("refresh");
+    if call.is_none() && kind == Kind::AuthorizationCode {
+        // What is wrong with the call makes no stranger of the keys that are read after it.
+        for key in CONSENT.iter().chain(&["refresh_token"]) {
+            let _ = fields.node(key);
+        }
+        fields.unbuilt_all(&UNBUILT_IN_CODE);
+    }
     let (call, mut first) = (call?, first?);
     let (mut refresh_token, mut consent) = (None, None);
     if kind == Kind::AuthorizationCode {

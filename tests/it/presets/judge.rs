@@ -64,7 +64,11 @@ pub fn serve(scenario: Scenario) -> Upstream {
     let body = json!({ "ok": true, "valid": true, "data": { "viewer": { "id": "1" }, "shop": { "name": "acme" } } });
     Upstream::answering(move |seen, stream| {
         let token = scenario.token.as_ref().filter(|token| seen.target() == token.path);
-        let minted = json!({ "access_token": format!("minted-{}", scenario.preset), "token_type": "Bearer", "expires_in": 3600 });
+        // Beside the token, the instance at which it is good.
+        let minted = json!({
+            "access_token": format!("minted-{}", scenario.preset), "token_type": "Bearer", "expires_in": 3600,
+            "instance_url": format!("http://{}", seen.field("host").unwrap_or_default()),
+        });
         let (status, fields, body) = match (token, challenge(&scenario, seen)) {
             (None, Some(challenge)) => ("401 Unauthorized", challenge, json!({})),
             (Some(token), _) => match token_call(&scenario, token, seen) {
@@ -121,6 +125,9 @@ fn token_call(scenario: &Scenario, call: &TokenCall, seen: &Seen) -> Result<(), 
         same("fields", form.keys().map(String::as_str).collect(), vec!["assertion", "grant_type"])?;
         same("grant_type", form["grant_type"].as_str(), "urn:ietf:params:oauth:grant-type:jwt-bearer")?;
         return assertion(&form["assertion"], public, issuer, subject, scope, call.path);
+    }
+    for (_, value) in form.iter_mut().filter(|(name, _)| call.form.iter().any(|(n, v)| n == name && v == "*")) {
+        value.replace_range(.., "*");
     }
     let wanted: Vec<(String, String)> = call.form.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     same("form", form, wanted)

@@ -25,13 +25,22 @@ pub struct Scenario {
     pub sign: Option<Sign>,
     /// The call that fetches the token.
     pub token: Option<TokenCall>,
+    /// What a person goes through first.
+    pub consent: Option<Consent>,
+}
+
+/// A consent: where the browser is sent, with which parameters, and what it brings back beside the state.
+pub struct Consent {
+    pub authorize: &'static str,
+    pub asks: Vec<(&'static str, &'static str)>,
+    pub back: &'static str,
 }
 
 /// A call to an issuer.
 pub struct TokenCall {
     pub path: &'static str,
     pub authorization: Option<String>,
-    /// The form, sorted by name.
+    /// The form, sorted by name; `*` is a value that differs from time to time.
     pub form: Vec<(&'static str, String)>,
 }
 
@@ -56,6 +65,7 @@ fn plain(preset: &'static str, base: &'static str, ask: &'static str, probe: &'s
         fields: Vec::new(),
         sign: None,
         token: None,
+        consent: None,
     }
 }
 
@@ -294,6 +304,64 @@ fn tokens(keys: &Pair) -> Vec<Scenario> {
                 form: vec![("account_id", "acc-1".into()), ("grant_type", "account_credentials".into())],
             }),
             ..plain("zoom", "https://api.zoom.us/v2", "/users/me/meetings", "/v2/users?page_size=1")
+        },
+        Scenario {
+            variables: [vec![("SALESFORCE_DOMAIN", "acme".into())], client(["SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET"], "sf")]
+                .concat(),
+            fields: minted("salesforce"),
+            token: Some(TokenCall {
+                path: "/services/oauth2/token",
+                authorization: None,
+                form: vec![("client_id", "sf-id".into()), ("client_secret", s("sf")), ("grant_type", "client_credentials".into())],
+            }),
+            ..plain("salesforce", "{{ captured.instance }}", "/services/data/v66.0/sobjects/Account", "/services/data/latest")
+        },
+        Scenario {
+            variables: client(["QUICKBOOKS_CLIENT_ID", "QUICKBOOKS_CLIENT_SECRET"], "qb"),
+            sees: "/v3/company/77/invoice/1?minorversion=75",
+            fields: [minted("quickbooks"), vec![("accept", "application/json".into())]].concat(),
+            token: Some(TokenCall {
+                path: "/oauth2/v1/tokens/bearer",
+                authorization: Some(basic("qb-id", &s("qb"))),
+                form: vec![("code", "the-code".into()), ("grant_type", "authorization_code".into()), ("redirect_uri", "*".into())],
+            }),
+            consent: Some(Consent {
+                authorize: "https://appcenter.intuit.com/connect/oauth2?",
+                asks: vec![("client_id", "qb-id"), ("response_type", "code"), ("scope", "com.intuit.quickbooks.accounting")],
+                back: "code=the-code&realmId=77",
+            }),
+            ..plain(
+                "quickbooks",
+                "https://{{ vars.host }}/v3/company/{{ captured.realm }}",
+                "/invoice/1?minorversion=75",
+                "/v3/company/77/query?query=select%20*%20from%20CompanyInfo",
+            )
+        },
+        Scenario {
+            variables: [
+                client(["HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET"], "hs"),
+                vec![("HUBSPOT_SCOPES", "oauth crm.objects.contacts.read".into())],
+            ]
+            .concat(),
+            fields: minted("hubspot"),
+            token: Some(TokenCall {
+                path: "/oauth/2026-03/token",
+                authorization: None,
+                form: vec![
+                    ("client_id", "hs-id".into()),
+                    ("client_secret", s("hs")),
+                    ("code", "the-code".into()),
+                    ("code_verifier", "*".into()),
+                    ("grant_type", "authorization_code".into()),
+                    ("redirect_uri", "*".into()),
+                ],
+            }),
+            consent: Some(Consent {
+                authorize: "https://app.hubspot.com/oauth/authorize?",
+                asks: vec![("client_id", "hs-id"), ("scope", "oauth crm.objects.contacts.read"), ("code_challenge_method", "S256")],
+                back: "code=the-code",
+            }),
+            ..plain("hubspot", "https://api.hubapi.com", "/crm/v3/objects/companies?limit=10", "/crm/v3/objects/contacts?limit=1")
         },
         Scenario {
             variables: vec![("GOOGLE_SERVICE_ACCOUNT_KEY", key.to_string()), ("GOOGLE_SUBJECT", "alice@example.com".into())],
