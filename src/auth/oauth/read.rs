@@ -185,10 +185,9 @@ fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth>
     let refresh = fields.node("refresh");
     if call.is_none() && kind == Kind::AuthorizationCode {
         // What is wrong with the call makes no stranger of the keys that are read after it.
-        for key in CONSENT.iter().chain(&["refresh_token"]) {
+        for key in CONSENT.iter().chain(&["discover", "refresh_token", "registration"]) {
             let _ = fields.node(key);
         }
-        fields.unbuilt_all(&UNBUILT_IN_CODE);
     }
     let (call, mut first) = (call?, first?);
     let (mut refresh_token, mut consent) = (None, None);
