@@ -8,17 +8,19 @@
 //! - [`config`]: from files to a plan, or to a report of everything that is wrong
 //! - [`middleware`]: the steps of the stack, one file each
 //! - [`auth`], [`audit`], [`secrets`]: what the gateway presents to upstreams; the audit log; where secrets come from
-//! - [`net`], [`store`]: the way to an upstream; what outlives a request, sealed
-//! - [`http1`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`mod@origin`],
+//! - [`net`], [`aws`], [`store`]: the way to an upstream; what speaks AWS; what outlives a request, sealed
+//! - [`http1`], [`hex`], [`command`], [`call`], [`record`], [`body`], [`error`], [`secret`], [`key`], [`tree`], [`path`], [`uri`], [`mod@origin`],
 //!   [`xml`], [`expr`], [`clock`], [`telemetry`], [`digest`], [`mod@file`], [`fill`], [`trailers`]: the ground
 
 pub mod admin;
 pub mod audit;
 pub mod auth;
+pub mod aws;
 pub mod body;
 pub mod call;
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod connect;
 pub mod digest;
@@ -28,6 +30,7 @@ pub mod file;
 pub mod fill;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hex;
 pub mod http1;
 pub mod key;
 pub mod middleware;

@@ -4,10 +4,9 @@
 //! What is signed is what is sent: targets are rewritten into their strict spelling before anything depends on them.
 //! Presigned URLs and SigV4A are not made here.
 
-mod canonical;
 mod chunks;
-mod key;
 mod payload;
+mod source;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,19 +14,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use self::canonical::Dialect;
 use self::chunks::Chunks;
-use self::key::{Keys, Moment};
 use self::payload::{Mode, Payload, Rules};
-use crate::auth::hex::push_hex;
+use self::source::{Held, Live};
 use crate::auth::read::fields;
+use crate::auth::token::Token;
 use crate::auth::{Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing};
-use crate::body::Body;
+use crate::aws::canonical::{self, Dialect};
+use crate::aws::key::Moment;
+use crate::body::{self, Begun, Body};
 use crate::call::Call;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::hex::push_hex;
 use crate::tree::{Fields, Node};
 
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -52,90 +53,66 @@ const LIKE_S3: [&str; 3] = ["s3", "s3-object-lambda", "s3-outposts"];
 
 /// Clocks that differ by less are no reason to refuse: AWS allows 5 minutes at least.
 const SKEW: Duration = Duration::from_secs(240);
+/// What of a refusal is looked at.
+const ERROR_MAX: u64 = 16 << 10;
+/// How services say that credentials are good no more.
+const ENDED: [&str; 6] = [
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidToken",
+    "UnrecognizedClientException",
+    "security token included in the request is expired",
+];
 
 /// Signs for one service in one region.
 #[derive(Debug)]
 pub struct SigV4 {
-    keys: Keys,
-    token: Option<HeaderValue>,
+    held: Held,
     dialect: Dialect,
     rules: Rules,
-    identity: Arc<str>,
+    /// The fingerprint of written keys.
+    identity: Option<Arc<str>>,
     clock: Clock,
     /// What the service's clock is ahead of ours, in seconds.
     ahead: AtomicI64,
 }
 
-/// Reads `{ service, region, access_key_id, secret_access_key, session_token, payload }`.
+/// What an attempt was signed with.
+#[derive(Debug)]
+struct Signed {
+    /// When, by the service's clock, in seconds since 1970.
+    at: i64,
+    /// The grant's token.
+    token: Option<Arc<Token>>,
+}
+
+/// Reads `{ service, region, access_key_id, secret_access_key, session_token, profile, assume_role, payload }`.
 pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let problems = reading.problems;
-    let fields = fields(node, "a map with `service`, `region` and keys", problems)?;
-    let service = name(&fields, "service");
-    let region = name(&fields, "region");
-    fields.unbuilt_all(&["assume_role", "profile"]);
-    if fields.node("access_key_id").is_none() && fields.node("secret_access_key").is_none() {
-        problems.error(
-            fields.place(),
-            "without keys the AWS default chain would serve, and it is not built into this version",
-            "write `access_key_id` and `secret_access_key`",
-        );
-    } else {
-        fields.need("access_key_id");
-        fields.need("secret_access_key");
-    }
-    let id = fields.node("access_key_id").and_then(|n| Some((n.place, n.text(problems)?)));
-    let secret = fields.node("secret_access_key").and_then(|n| n.secret(problems).filter(|s| present(n, s.is_empty(), &fields)));
-    let token = match fields.node("session_token") {
-        None => Some(None),
-        Some(node) => node.secret_or_empty(problems).and_then(|token| {
-            if token.is_empty() {
-                return Some(None);
-            }
-            let value = crate::auth::field::Field::new(token.expose()).map(|field| field.value());
-            match value {
-                Ok(value) => Some(Some((token, value))),
-                Err(why) => {
-                    problems.error(node.place, format!("`session_token` cannot be sent in a header: {why}"), "");
-                    None
-                }
-            }
-        }),
-    };
+    let fields = fields(node, "a map with `service` and `region`", problems)?;
+    let scope = source::scope(&fields);
+    let held = source::read(node, &fields, scope.clone(), reading);
     let words = [("auto", Mode::Auto), ("signed", Mode::Signed), ("unsigned", Mode::Unsigned), ("streaming", Mode::Streaming)];
     let mode = fields.choice("payload", &words, Mode::Auto);
     let payload = fields.node("payload").map(|node| node.place);
     fields.finish();
-    let (service, region, (place, id), secret, token) = (service?, region?, id?, secret?, token?);
-    if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic() && !b"/,=".contains(&b)) {
-        problems.error(place, "`access_key_id` is no access key id", "it is made of letters and digits, as AKIA…");
-        return None;
-    }
+    let ((held, identity), (service, _)) = (held?, scope?);
     let like_s3 = LIKE_S3.contains(&service.as_str());
     if mode == Mode::Streaming && !like_s3 {
         let place = payload.unwrap_or(node.place);
         problems.error(place, format!("`{service}` takes no signed chunks: only S3 does"), "write `payload: auto`");
         return None;
     }
-    let parts = [&b"aws_sigv4"[..], id.as_bytes(), secret.expose().as_bytes(), region.as_bytes(), service.as_bytes()];
-    let session = token.as_ref().map(|(token, _)| token.expose().as_bytes()).unwrap_or_default();
-    let identity = reading.fingerprint.of(parts.into_iter().chain([session]));
     let context = reading.context;
     Some(Box::new(SigV4 {
-        keys: Keys::new(id, secret, region, service),
-        token: token.map(|(_, value)| value),
+        held,
         dialect: if like_s3 { Dialect::S3 } else { Dialect::OTHER },
         rules: Rules { mode, streams: like_s3, secure: context.secure, buffer: context.buffer, largest: context.largest },
         identity,
         clock: Clock::system(),
         ahead: AtomicI64::new(0),
     }))
-}
-
-fn present(node: &Node, empty: bool, fields: &Fields<'_>) -> bool {
-    if empty {
-        fields.problems().error(node.place, "`secret_access_key` is empty", "");
-    }
-    !empty
 }
 
 /// A part of the scope: a word without a slash.
@@ -162,8 +139,11 @@ impl Scheme for SigV4 {
         }
     }
 
-    fn identity(&self, _: &Call) -> Option<Arc<str>> {
-        Some(self.identity.clone())
+    fn identity(&self, call: &Call) -> Option<Arc<str>> {
+        match &self.held {
+            Held::Written(_) => self.identity.clone(),
+            Held::Granted(granted) => granted.seat.identity(call.account.as_deref()),
+        }
     }
 
     /// The key does not travel, but a session token does, and bodies may go unsigned.
@@ -175,8 +155,9 @@ impl Scheme for SigV4 {
         true
     }
 
+    /// The session token of a grant is in no configuration.
     fn fresh(&self) -> bool {
-        false
+        matches!(self.held, Held::Granted(_))
     }
 
     fn prepares(&self) -> bool {
@@ -191,34 +172,81 @@ impl Scheme for SigV4 {
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
-        match self.rules.at_once(call) {
-            Some(payload) => Signing::Done(self.seal(call, &payload)),
-            None => Signing::Later(Box::pin(async move {
-                let payload = self.rules.settle(call).await?;
-                self.seal(call, &payload)
-            })),
+        let (live, token) = match &self.held {
+            Held::Written(live) => (Some(live.clone()), None),
+            Held::Granted(granted) => match granted.seat.fresh(call.account.as_deref()) {
+                Some(token) => match granted.live(&token) {
+                    Ok(live) => (Some(live), Some(token)),
+                    Err(error) => return Signing::Done(Err(error)),
+                },
+                None => (None, None),
+            },
+        };
+        if let (Some(live), Some(payload)) = (&live, self.rules.at_once(call)) {
+            return Signing::Done(self.seal(call, &payload, live, token));
         }
+        Signing::Later(Box::pin(async move {
+            let (live, token) = match (live, &self.held) {
+                (Some(live), _) => (live, token),
+                (None, Held::Written(live)) => (live.clone(), None),
+                (None, Held::Granted(granted)) => {
+                    let token = granted.seat.token(call.account.as_deref()).await?;
+                    (granted.live(&token)?, Some(token))
+                }
+            };
+            let payload = self.rules.settle(call).await?;
+            self.seal(call, &payload, &live, token)
+        }))
     }
 
     fn renews(&self) -> bool {
         true
     }
 
-    /// A refusal by a service whose clock is elsewhere is signed again by its clock.
+    /// A refusal by a service whose clock is elsewhere is signed again by its clock; one of credentials that have ended, with
+    /// new ones.
     fn renew<'a>(&'a self, attempt: Attempt<'a>) -> Renewing<'a> {
-        let signed = attempt.ticket.and_then(|ticket| ticket.downcast_ref::<i64>()).copied();
-        let refusal = matches!(attempt.answer.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        let theirs = refusal.then(|| date(attempt.answer.headers())).flatten();
-        let renewal = match (signed, theirs) {
-            (Some(signed), Some(theirs)) if theirs.abs_diff(signed) >= SKEW.as_secs() => {
-                let ours = i64::try_from(self.clock.millis() / 1000).unwrap_or(i64::MAX);
-                self.ahead.store(theirs.saturating_sub(ours), Ordering::Relaxed);
-                Renewal::Again
+        let signed = attempt.ticket.and_then(|ticket| ticket.clone().downcast::<Signed>().ok());
+        let Some(signed) = signed else { return Renewing::Done(Ok(Renewal::Stands)) };
+        let status = attempt.answer.status();
+        if !matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            if let Some(token) = signed.token.as_ref().filter(|_| status.is_success()) {
+                token.accept();
             }
-            _ => Renewal::Stands,
+            return Renewing::Done(Ok(Renewal::Stands));
+        }
+        if let Some(theirs) = date(attempt.answer.headers()).filter(|theirs| theirs.abs_diff(signed.at) >= SKEW.as_secs()) {
+            let ours = i64::try_from(self.clock.millis() / 1000).unwrap_or(i64::MAX);
+            self.ahead.store(theirs.saturating_sub(ours), Ordering::Relaxed);
+            return Renewing::Done(Ok(Renewal::Again));
+        }
+        let (Held::Granted(granted), Some(token)) = (&self.held, signed.token.clone()) else {
+            return Renewing::Done(Ok(Renewal::Stands));
         };
-        Renewing::Done(Ok(renewal))
+        Renewing::Later(Box::pin(async move {
+            if !says_ended(attempt.answer).await? {
+                return Ok(Renewal::Stands);
+            }
+            let worthwhile = granted.seat.refuse(&token, attempt.call.account.as_deref());
+            Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands })
+        }))
     }
+}
+
+/// Whether a refusal is one of credentials and not of what they may do. Services say so in a field, in JSON or in XML.
+async fn says_ended(answer: &mut Response<Body>) -> Result<bool, Error> {
+    let field = answer.headers().get("x-amzn-errortype").is_some_and(|kind| holds_ended(kind.as_bytes()));
+    let body = body::begin(std::mem::take(answer.body_mut()), ERROR_MAX).await?;
+    let (ended, body) = match body {
+        Begun::Whole(bytes) => (holds_ended(&bytes), if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) }),
+        Begun::Longer(body) => (false, body),
+    };
+    *answer.body_mut() = body;
+    Ok(field || ended)
+}
+
+fn holds_ended(text: &[u8]) -> bool {
+    ENDED.iter().any(|word| memchr::memmem::find(text, word.as_bytes()).is_some())
 }
 
 /// The `Date` of an answer, in seconds since 1970.
@@ -237,15 +265,15 @@ impl SigV4 {
     }
 
     /// Signs a call whose body is settled.
-    fn seal(&self, call: &mut Call, payload: &Payload) -> Result<(), Error> {
+    fn seal(&self, call: &mut Call, payload: &Payload, live: &Live, granted: Option<Arc<Token>>) -> Result<(), Error> {
         // What schemes that signed before have put in is not in its strict form yet.
         self.prepare(call)?;
         let time = self.now();
         let moment = Moment::new(time);
-        let day = self.keys.day(time, &moment);
+        let day = live.keys.day(time, &moment);
         call.headers.insert(AMZ_DATE, value(moment.text())?);
         call.headers.insert(AMZ_CONTENT, value(payload.word())?);
-        if let Some(token) = &self.token {
+        if let Some(token) = &live.token {
             call.headers.insert(AMZ_TOKEN, token.clone());
         }
         if let Payload::Chunks(length) = payload {
@@ -258,7 +286,7 @@ impl SigV4 {
         }
         push_hex(digest::digest(&digest::SHA256, canonical.text.as_bytes()).as_ref(), &mut text);
         let signature = day.sign(&text);
-        let (id, scope) = (&self.keys.id, &day.scope);
+        let (id, scope) = (&live.keys.id, &day.scope);
         let fields = canonical.fields;
         let mut authorization = value(&format!("AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={fields}, Signature={signature}"))?;
         authorization.set_sensitive(true);
@@ -268,7 +296,7 @@ impl SigV4 {
             call.body = Body::Stream(Box::pin(Chunks::new(body, *length, day, moment, signature)));
         }
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        call.ticket = Some(Arc::new(i64::try_from(seconds).unwrap_or(i64::MAX)));
+        call.ticket = Some(Arc::new(Signed { at: i64::try_from(seconds).unwrap_or(i64::MAX), token: granted }));
         Ok(())
     }
 }

@@ -52,6 +52,11 @@ pub trait Source: std::fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether what it gives is worth keeping over a restart.
+    fn lasts(&self) -> bool {
+        true
+    }
+
     /// Whether what the issuer gives cannot be had a second time, so that losing it would lose the grant.
     fn must_keep(&self) -> bool {
         false
@@ -565,7 +570,7 @@ impl Grant {
     }
 
     fn place(&self, source: &dyn Source) -> Option<(Arc<Sealed>, String)> {
-        let store = self.house.store.get().filter(|_| source.asks() && !lock(&self.memory).over)?;
+        let store = self.house.store.get().filter(|_| source.asks() && source.lasts() && !lock(&self.memory).over)?;
         Some((store.clone(), store.name(self.kind, [self.material.bytes()])))
     }
 }

@@ -9,7 +9,6 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use crate::auth::hex::hex;
 use crate::auth::jwt::read_settings;
 use crate::auth::placed::{Placed, Spot, settable};
 use crate::auth::read::fields;
@@ -19,6 +18,7 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::expr::{self, Name, Names, Settings, Template, Value};
 use crate::fill::{self, Facts};
+use crate::hex::hex;
 use crate::key;
 use crate::tree::{Fields, Node};
 

@@ -21,7 +21,6 @@ mod form;
 mod google;
 pub mod grant;
 pub mod granted;
-mod hex;
 mod hmac;
 mod http_signature;
 mod insert;
@@ -46,6 +45,7 @@ mod whole;
 pub mod whose;
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,6 +243,8 @@ pub struct Context<'c> {
     pub tokens: &'c grant::Tokens,
     /// Whether the store outlives the process.
     pub durable: bool,
+    /// The folder where commands run, if they may (`allow_exec`).
+    pub commands: Option<&'c Path>,
 }
 
 impl Context<'_> {

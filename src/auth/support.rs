@@ -91,6 +91,7 @@ fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
         ambient: |_| None,
         tokens: &TOKENS,
         durable: true,
+        commands: None,
     };
     let auth = read(&json, &context, &problems);
     assert!(auth.is_some() || problems.any_error(), "nothing was read, and nobody said why");

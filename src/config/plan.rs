@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::load::{Loaded, NotFound, Options, RESOURCES};
@@ -18,7 +19,7 @@ use crate::middleware::shape;
 use crate::secret::Mask;
 use crate::secrets::settings;
 use crate::store;
-use crate::tree::{Entry, Fields, Folders, Node, Problem, Problems, closest};
+use crate::tree::{Entry, Fields, Folders, Node, Place, Problem, Problems, closest};
 
 /// Longest name of a resource.
 const NAME_MAX: usize = 63;
@@ -124,6 +125,7 @@ pub(super) fn build(
         environment: environment.clone().unwrap_or_default(),
         tokens: &tokens,
         durable: store.is_durable(),
+        commands: commands(tree, folders, problems),
     };
     let resources = match fields.node(RESOURCES) {
         Some(node) => resources(node, &context, problems),
@@ -133,12 +135,20 @@ pub(super) fn build(
     Some(Plan { version: String::new(), environment, listening, audit, resources, mask, store, tokens })
 }
 
+/// The folder where commands run, where the main file allows them (ruling G7); that no other does is judged by
+/// `secrets::settings`.
+fn commands(tree: &Node, folders: &Folders, problems: &Problems) -> Option<PathBuf> {
+    let allowed = tree.get("allow_exec").filter(|node| node.place.file == 0)?.flag(problems)?;
+    let folder = folders.join(Place::default(), "");
+    allowed.then(|| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder })
+}
+
 /// What every resource is built from besides its own keys.
 fn common(tree: &Node, environment: Option<&str>, listening: &listen::Root) -> Digest {
     let mut digester = Digester::new();
     digester.bytes(listening.server.name.as_bytes());
     digester.bytes(environment.unwrap_or_default().as_bytes());
-    for key in ["vars", "allow_literal_secrets"] {
+    for key in ["vars", "allow_literal_secrets", "allow_exec"] {
         digester.bytes(key.as_bytes());
         tree.get(key).into_iter().for_each(|n| n.feed(&mut digester));
     }

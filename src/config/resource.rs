@@ -1,6 +1,7 @@
 //! One resource: from its place in the tree to a plan that can run. Every block is read by the part of the house that
 //! it concerns; this file knows which key goes to whom, and what must hold between them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -201,6 +202,8 @@ pub struct Context<'c> {
     pub tokens: &'c Tokens,
     /// Whether the store outlives the process.
     pub durable: bool,
+    /// The folder where commands run, if they may.
+    pub commands: Option<PathBuf>,
 }
 
 /// Reads a resource. `None` after at least one error was reported.
@@ -596,6 +599,7 @@ impl Reader<'_> {
                     ambient: super::references::variable,
                     tokens: self.context.tokens,
                     durable: self.context.durable,
+                    commands: self.context.commands.as_deref(),
                 };
                 Some(auth::read(node, &context, self.problems)?)
             }

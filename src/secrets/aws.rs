@@ -1,19 +1,19 @@
 //! `${aws-sm:ID#FIELD}`: AWS Secrets Manager by one signed POST, `GetSecretValue`.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Request, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::ask::{Document, Trouble};
+use crate::aws::Credentials;
+use crate::aws::post::{self, Scope};
 use crate::clock::Clock;
 use crate::net::{self, Bounds, Upstream};
 use crate::secret::Secret;
@@ -100,51 +100,15 @@ fn refused(status: StatusCode, kind: &str) -> Trouble {
 
 /// The call with its signature (AWS Signature Version 4).
 fn signed(body: &str, settings: &Settings, now: SystemTime) -> Result<Request<Bytes>, Trouble> {
-    let moment = moment(now);
-    let day = &moment[..8];
-    let host = settings.upstream.origin().authority().to_str().unwrap_or_default();
-    let mut fields = vec![("content-type", JSON), ("host", host), ("x-amz-date", &moment)];
-    if let Some(session) = &settings.session {
-        fields.push(("x-amz-security-token", session.expose()));
-    }
-    fields.push(("x-amz-target", TARGET));
-    let names = fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-    let lines: Zeroizing<String> = Zeroizing::new(fields.iter().map(|(name, value)| format!("{name}:{value}\n")).collect());
-    let canonical = Zeroizing::new(format!("POST\n{}\n\n{}\n{names}\n{}", settings.path, *lines, hash(body.as_bytes())));
-    let scope = format!("{day}/{}/{SERVICE}/aws4_request", settings.region);
-    let text = format!("AWS4-HMAC-SHA256\n{moment}\n{scope}\n{}", hash(canonical.as_bytes()));
-    let key = generate_signing_key(settings.key.expose(), now, &settings.region, SERVICE);
-    let signature = calculate_signature(key, text.as_bytes());
-    let authorization = format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", settings.key_id);
-
-    let mut request =
-        Request::post(settings.path.as_str()).header(CONTENT_TYPE, JSON).header("x-amz-date", &moment).header("x-amz-target", TARGET);
-    if let Some(session) = &settings.session {
-        request = request.header("x-amz-security-token", sensitive(session.expose())?);
-    }
-    request = request.header(AUTHORIZATION, sensitive(&authorization)?);
-    request.body(Bytes::from(body.to_owned())).map_err(|error| Trouble::new(format!("this cannot be asked: {error}"), ""))
-}
-
-fn sensitive(text: &str) -> Result<HeaderValue, Trouble> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| Trouble::new("a key of AWS holds what no header may", ""))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// `20150830T123600Z`.
-fn moment(now: SystemTime) -> String {
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
-    jiff::Timestamp::from_second(seconds).unwrap_or_default().strftime("%Y%m%dT%H%M%SZ").to_string()
-}
-
-fn hash(bytes: &[u8]) -> String {
-    let mut hex = String::with_capacity(64);
-    for byte in aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref() {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    let credentials =
+        Credentials { id: settings.key_id.clone(), secret: settings.key.clone(), session: settings.session.clone(), expires: None };
+    let request = Request::post(settings.path.as_str()).header(CONTENT_TYPE, JSON).header("x-amz-target", TARGET);
+    let request = request.body(Bytes::from(body.to_owned()));
+    let mut request = request.map_err(|error| Trouble::new(format!("this cannot be asked: {error}"), ""))?;
+    let host = settings.upstream.origin().authority();
+    let scope = Scope { service: SERVICE, region: &settings.region };
+    post::sign(&mut request, host, scope, &credentials, now).map_err(|why| Trouble::new(why, ""))?;
+    Ok(request)
 }
 
 #[cfg(test)]

@@ -1,23 +1,12 @@
-//! `${exec:COMMAND}`: the first line of defence is that it is off unless the main file says `allow_exec: true`. A command
-//! runs without a shell, with almost nothing of our environment, bounded in time and in what it may say. What it says is
-//! never logged, and neither is what it complains about.
+//! `${exec:COMMAND}`: the first line of defence is that it is off unless the main file says `allow_exec: true`. How a
+//! command runs is `command.rs`.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::io::AsyncReadExt as _;
-use zeroize::Zeroizing;
-
 use super::ask::{Document, Trouble};
+use crate::command::{self, Circumstances, Failure};
 use crate::secret::Secret;
-
-/// Most bytes that a command may say.
-const OUTPUT_MAX: u64 = 64 * 1024;
-/// Most words of a command.
-const WORDS_MAX: usize = 64;
 
 /// How commands run.
 #[derive(Clone, Debug)]
@@ -42,102 +31,7 @@ pub async fn fetch(command: &str, settings: &Settings) -> Result<Document, Troub
     if !settings.allowed {
         return Err(Trouble::new("commands are not allowed", "say `allow_exec: true` in the main file"));
     }
-    let words = split(command)?;
-    let Some((program, arguments)) = words.split_first() else { return Err(Trouble::new("the command is empty", "")) };
-    let mut child = tokio::process::Command::new(program);
-    child.args(arguments).current_dir(&settings.folder).env_clear().process_group(0).kill_on_drop(true);
-    child.envs(settings.environment.iter().map(|(name, value)| (name, value.expose())));
-    child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = child.spawn().map_err(|error| Trouble::new(format!("the command cannot be started: {error}"), ""))?;
-    // The whole group ends with it, however this ends: a command may have started others.
-    let _group = Group(child.id());
-    let Some(out) = child.stdout.take() else { return Err(Trouble::new("the command has no output", "")) };
-    let work = async {
-        let mut said = Zeroizing::new(Vec::new());
-        let read = out.take(OUTPUT_MAX + 1).read_to_end(&mut said).await;
-        read.map_err(|error| Trouble::new(format!("the command's output cannot be read: {error}"), ""))?;
-        if said.len() as u64 > OUTPUT_MAX {
-            return Err(Trouble::new(format!("the command says more than {} KiB", OUTPUT_MAX >> 10), ""));
-        }
-        let status = child.wait().await.map_err(|error| Trouble::new(format!("the command cannot be waited for: {error}"), ""))?;
-        if !status.success() {
-            return Err(Trouble::new(
-                format!("the command failed: {status}"),
-                "run it by hand with the environment that `exec.env` leaves it",
-            ));
-        }
-        Ok(said)
-    };
-    let said = match tokio::time::timeout(settings.timeout, work).await {
-        Ok(said) => said?,
-        Err(_) => return Err(Trouble::new(format!("the command took more than {:?}", settings.timeout), "raise `exec.timeout`")),
-    };
-    let text = std::str::from_utf8(&said).map_err(|_| Trouble::new("the command says what is not UTF-8", ""))?;
-    let text = text.strip_suffix('\n').map_or(text, |t| t.strip_suffix('\r').unwrap_or(t));
-    if text.is_empty() {
-        return Err(Trouble::new("the command says nothing", ""));
-    }
-    Ok(Document::Text(Secret::new(text.to_owned())))
-}
-
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0.and_then(|id| i32::try_from(id).ok()) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
-    }
-}
-
-/// Words by blanks; `'…'` and `"…"` hold together, `\` takes the next character as it is. Nothing else has a meaning:
-/// there is no shell, unless the command is one.
-fn split(command: &str) -> Result<Vec<String>, Trouble> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut rest = command.chars();
-    while let Some(c) = rest.next() {
-        match (quote, c) {
-            (Some(q), c) if c == q => quote = None,
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None | Some('"'), '\\') => match rest.next() {
-                Some(c) => word.get_or_insert_default().push(c),
-                None => return Err(Trouble::new("the command ends in a backslash", "")),
-            },
-            (None, c) if c.is_ascii_whitespace() => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        return Err(Trouble::new("a quote of the command is not closed", ""));
-    }
-    words.extend(word);
-    if words.len() > WORDS_MAX {
-        return Err(Trouble::new(format!("the command has more than {WORDS_MAX} words"), "put it into a script"));
-    }
-    Ok(words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_hold_together_by_quotes_and_nothing_else_has_a_meaning() {
-        for (command, words) in [
-            ("a b  c", &["a", "b", "c"][..]),
-            ("sh -c 'echo \"$HOME\" | cat'", &["sh", "-c", "echo \"$HOME\" | cat"]),
-            ("a \"b c\"d e\\ f", &["a", "b cd", "e f"]),
-            ("a '' \"\"", &["a", "", ""]),
-            ("a;b $(c) `d` > e", &["a;b", "$(c)", "`d`", ">", "e"]),
-            (r#"a "b\"c" 'd\e'"#, &["a", "b\"c", r"d\e"]),
-        ] {
-            assert_eq!(split(command).unwrap(), words, "{command}");
-        }
-        assert!(split("a 'b").is_err() && split("a \\").is_err() && split(&"a ".repeat(65)).is_err());
-    }
+    let circumstances = Circumstances { timeout: settings.timeout, folder: &settings.folder, environment: &settings.environment };
+    let said = command::run(command, circumstances).await;
+    said.map(Document::Text).map_err(|Failure(why, hint)| Trouble::new(why, hint))
 }

@@ -12,11 +12,13 @@ const FLOORS: [(u8, &[&str]); 7] = [
     (4, &["config"]),
     (3, &["middleware"]),
     (2, &["auth", "audit", "secrets"]),
-    (1, &["net", "store"]),
+    (1, &["net", "aws", "store"]),
     (
         0,
         &[
             "http1",
+            "hex",
+            "command",
             "call",
             "record",
             "body",

@@ -274,7 +274,7 @@ fn a_gibibyte_passes_in_signed_chunks_and_from_disk_without_being_held() {
 }
 
 /// moto with IAM enforced, and the keys of its one user.
-fn moto(folder: &Path) -> Option<(Server, String, String)> {
+pub fn moto(folder: &Path) -> Option<(Server, String, String)> {
     let (mut command, port) = (python("moto.server")?, free_port());
     let file = folder.join("keys");
     command.arg(root().join("tests/it/peers/moto_iam.py")).args([port.to_string().as_ref(), file.as_os_str()]);

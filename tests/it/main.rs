@@ -4,6 +4,7 @@
 
 mod architecture;
 mod audit;
+mod aws_chain;
 mod aws_sigv4;
 mod browsers;
 mod canary;

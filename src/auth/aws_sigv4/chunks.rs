@@ -9,11 +9,11 @@ use aws_lc_rs::digest;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
-use super::key::{Day, Moment};
 use super::payload::EMPTY;
-use crate::auth::hex::push_hex;
+use crate::aws::key::{Day, Moment};
 use crate::body::Body;
 use crate::error::Error;
+use crate::hex::push_hex;
 
 /// Bytes of a chunk, but the last. AWS wants at least 8 KiB.
 const CHUNK: u64 = 64 * 1024;
@@ -249,8 +249,8 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::auth::aws_sigv4::key::Keys;
     use crate::auth::support::now;
+    use crate::aws::key::Keys;
     use crate::body::collect;
     use crate::secret::Secret;
 

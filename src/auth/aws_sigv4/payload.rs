@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 
 use super::chunks::Unchunked;
-use crate::auth::hex::hex;
 use crate::body::{self, Begun, Body};
 use crate::call::Call;
 use crate::error::Error;
+use crate::hex::hex;
 
 /// The hash of nothing.
 pub const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -13,19 +13,24 @@ use serde_json::{Value, json};
 use super::*;
 use crate::auth::Auth;
 use crate::auth::support::{auth, call, call_with, complaints, now};
+use crate::aws::key::Keys;
 use crate::path::Target;
 use crate::secret::Secret;
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
+fn live(service: &str) -> Arc<Live> {
+    let keys = Keys::new("AKIDEXAMPLE".into(), Secret::new(SECRET.into()), "us-east-1".into(), service.into());
+    Arc::new(Live { keys, token: None })
+}
+
 fn scheme(service: &str, clock: Clock) -> SigV4 {
     let like_s3 = LIKE_S3.contains(&service);
     SigV4 {
-        keys: Keys::new("AKIDEXAMPLE".into(), Secret::new(SECRET.into()), "us-east-1".into(), service.into()),
-        token: None,
+        held: Held::Written(live(service)),
         dialect: if like_s3 { Dialect::S3 } else { Dialect::OTHER },
         rules: Rules { mode: Mode::Auto, streams: like_s3, secure: true, buffer: 1 << 20, largest: None },
-        identity: "x".into(),
+        identity: Some("x".into()),
         clock,
         ahead: AtomicI64::new(0),
     }
@@ -246,13 +251,16 @@ fn it_owns_what_carries_a_signature() {
 }
 
 #[test]
-fn what_is_wrong_or_unbuilt_is_said() {
+fn what_is_wrong_is_said() {
     assert_eq!(complaints(configured(json!({}))), Vec::<String>::new());
     for (more, expected) in [
-        (json!({ "access_key_id": null, "secret_access_key": null }), "default chain"),
         (json!({ "secret_access_key": null }), "`secret_access_key` is missing"),
         (json!({ "access_key_id": null }), "`access_key_id` is missing"),
-        (json!({ "assume_role": { "role_arn": "arn:x" } }), "not built"),
+        (json!({ "assume_role": { "role_arn": "arn:x" } }), "no ARN of a role"),
+        (json!({ "assume_role": { "role_arn": "arn:aws:iam::1:role/x", "session_name": "a b" } }), "`session_name` is"),
+        (json!({ "assume_role": { "role_arn": "arn:aws:iam::1:role/x", "sts_url": "http://sts.example" } }), "plain http"),
+        (json!({ "assume_role": { "role_arn": "arn:aws:iam::1:role/x", "mfa": "x" } }), "unknown key `mfa`"),
+        (json!({ "profile": "dev" }), "two ways to have credentials"),
         (json!({ "service": "S3" }), "small letters"),
         (json!({ "region": "" }), "small letters"),
         (json!({ "region": "eu/west" }), "small letters"),

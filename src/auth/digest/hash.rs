@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 use md5::Digest as _;
 
-use crate::auth::hex::hex;
+use crate::hex::hex;
 
 /// A hash function. The stronger is the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

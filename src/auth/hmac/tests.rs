@@ -49,7 +49,7 @@ fn fields_are_set_before_the_message_is_made_and_share_its_time_and_id() {
     let parts: Vec<&str> = signature.split(' ').collect();
     assert_eq!((parts[0], parts[1]), (&*text("x-date"), &*text("x-id")));
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"hunter2hunter2");
-    assert_eq!(parts[2], crate::auth::hex::hex(aws_lc_rs::hmac::sign(&key, text("x-both").as_bytes()).as_ref()));
+    assert_eq!(parts[2], crate::hex::hex(aws_lc_rs::hmac::sign(&key, text("x-both").as_bytes()).as_ref()));
     let owned = auth.owns();
     assert_eq!(owned.headers, ["x-signature", "x-date", "x-id", "x-both"]);
 }
@@ -60,7 +60,7 @@ fn a_body_of_any_bytes_is_signed_as_it_is() {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"hunter2hunter2");
     for bytes in [&b"abc"[..], b"\xff\x00\xfe", "\u{fc}{{ now }}".as_bytes(), b""] {
         let call = signed(&auth, call_with("x/y", bytes)).unwrap();
-        let expected = crate::auth::hex::hex(aws_lc_rs::hmac::sign(&key, &[b"POST\n", bytes].concat()).as_ref());
+        let expected = crate::hex::hex(aws_lc_rs::hmac::sign(&key, &[b"POST\n", bytes].concat()).as_ref());
         assert_eq!(call.headers["x-signature"], expected.as_str());
     }
     assert_eq!(signed(&auth, call_with("x/y", &[b'x'; 2000])).unwrap_err().code(), "body-too-large");

@@ -1,4 +1,4 @@
-"""moto with IAM enforced: a user who may use S3, DynamoDB and SQS, and everybody else refused.
+"""moto with IAM enforced: a user who may use S3, DynamoDB and SQS, a role that may only read S3, and everybody else refused.
 
 Usage: moto_iam.py PORT FILE; writes the user's keys to FILE once it enforces.
 """
@@ -27,7 +27,12 @@ statement = {"Effect": "Allow", "Action": ["s3:*", "dynamodb:*", "sqs:*", "sts:*
 policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 iam.put_user_policy(UserName="gateway", PolicyName="all", PolicyDocument=policy)
 key = iam.create_access_key(UserName="gateway")["AccessKey"]
+trust = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]})
+iam.create_role(RoleName="reader", AssumeRolePolicyDocument=trust)
+reading = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["s3:Get*", "s3:List*"], "Resource": "*"}]})
+iam.put_role_policy(RoleName="reader", PolicyName="read", PolicyDocument=reading)
 client("s3").create_bucket(Bucket="bucket")
+client("s3").put_object(Bucket="bucket", Key="there", Body=b"in moto")
 enforce = urllib.request.Request(f"{url}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"}, method="POST")
 urllib.request.urlopen(enforce).read()
 with open(file + ".part", "w") as out:

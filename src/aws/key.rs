@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::hmac;
 
-use crate::auth::hex::push_hex;
+use crate::hex::push_hex;
 use crate::secret::Secret;
 
 /// What signs, and for what.
