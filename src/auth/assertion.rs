@@ -84,6 +84,19 @@ impl Signer {
         header.and_then(|header| self.key.compact(self.algorithm, &header, claims)).map_err(|error| Error::Internal(error.to_string()))
     }
 
+    /// By which algorithm it signs.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Signs any message.
+    ///
+    /// # Errors
+    /// If the key fails, which a key that was read does not.
+    pub fn sign_bytes(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        self.key.sign(self.algorithm, message).map_err(|error| Error::Internal(error.to_string()))
+    }
+
     /// Whether a signature costs hundreds of microseconds rather than tens.
     pub fn is_slow(&self) -> bool {
         self.key.is_slow()
@@ -107,7 +120,7 @@ pub fn claims(issuer: &str, now: u64) -> Map<String, Value> {
 }
 
 /// A version 4 UUID, never twice the same.
-fn once() -> String {
+pub fn once() -> String {
     let mut bytes = [0; 16];
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {
         fastrand::fill(&mut bytes);
@@ -150,31 +163,33 @@ fn algorithm(node: &Node, problems: &Problems) -> Option<Algorithm> {
     found.map(|(_, algorithm)| *algorithm)
 }
 
-/// `x5t` and `x5t#S256` of a certificate, by its path or as PEM (RFC 7515 sections 4.1.7 and 4.1.8).
+/// `x5t` and `x5t#S256` of a certificate (RFC 7515 sections 4.1.7 and 4.1.8).
 fn thumbprints(node: &Node, folders: &Folders, problems: &Problems, header: &mut Map<String, Value>) {
-    let Some(text) = node.text(problems) else { return };
+    let Some(der) = certificate(node, folders, problems) else { return };
+    let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &der);
+    header.insert("x5t".into(), URL_SAFE_NO_PAD.encode(sha1).into());
+    header.insert("x5t#S256".into(), URL_SAFE_NO_PAD.encode(sha256(&der)).into());
+}
+
+/// A certificate, by its path or as PEM.
+pub fn certificate(node: &Node, folders: &Folders, problems: &Problems) -> Option<CertificateDer<'static>> {
+    let text = node.text(problems)?;
     let pem = if text.contains("-----BEGIN") {
         text.into_bytes()
     } else {
         let (seen, read) = crate::file::read(&folders.join(node.place, &text), CERTIFICATE_MAX);
         problems.saw(seen);
-        match read {
-            Ok(pem) => pem,
-            Err(error) => {
-                return problems.error(
-                    node.place,
-                    format!("{} cannot be read: {error}", node.shown()),
-                    "a PEM file, relative to the file that names it",
-                );
-            }
-        }
+        let wrong = |error: std::io::Error| {
+            let hint = "a PEM file, relative to the file that names it";
+            problems.error(node.place, format!("{} cannot be read: {error}", node.shown()), hint);
+        };
+        read.map_err(wrong).ok()?
     };
-    let Ok(der) = CertificateDer::from_pem_slice(&pem) else {
-        return problems.error(node.place, "this is not a PEM certificate", "`-----BEGIN CERTIFICATE-----`");
-    };
-    let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &der);
-    header.insert("x5t".into(), URL_SAFE_NO_PAD.encode(sha1).into());
-    header.insert("x5t#S256".into(), URL_SAFE_NO_PAD.encode(sha256(&der)).into());
+    let der = CertificateDer::from_pem_slice(&pem).ok();
+    if der.is_none() {
+        problems.error(node.place, "this is not a PEM certificate", "`-----BEGIN CERTIFICATE-----`");
+    }
+    der
 }
 
 /// A map of the tree as JSON: numbers, true, false and `null` keep their type.

@@ -38,6 +38,7 @@ mod placed;
 mod presented;
 mod read;
 mod record;
+mod saml;
 #[cfg(test)]
 pub(crate) mod support;
 pub mod token;

@@ -25,7 +25,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -91,6 +91,12 @@ const KINDS: [Kind; 19] = [
         build: |node, reading| oauth::read(node, reading, oauth::Kind::JwtBearer),
     },
     Kind {
+        name: "oauth2_saml_bearer",
+        example: r#"{ oauth2_saml_bearer: { token_url: https://issuer.example/token, issuer: me, subject: user, audience: them, private_key: "${file:key.pem}" } }"#,
+        bare: false,
+        build: |node, reading| oauth::read(node, reading, oauth::Kind::SamlBearer),
+    },
+    Kind {
         name: "oauth2_token_exchange",
         example: r#"{ oauth2_token_exchange: { token_url: https://issuer.example/token, subject: "${file:token}" } }"#,
         bare: false,
@@ -118,7 +124,7 @@ const KINDS: [Kind; 19] = [
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 5] = ["oauth2_device", "oauth2_saml_bearer", "session", "flow", "use"];
+const UNBUILT: [&str; 4] = ["oauth2_device", "session", "flow", "use"];
 
 /// The schemes that there are or will be, and whether this build has them.
 pub fn schemes() -> impl Iterator<Item = (&'static str, bool)> {

@@ -24,6 +24,7 @@ impl Sources for Anything {
                 let url = "https://issuer.example/token";
                 Some(serde_json::json!({ "client_email": "a@b.example", "private_key": key, "token_uri": url }).to_string())
             }
+            "PRIVATE_KEY" => Some(rcgen::KeyPair::generate().unwrap().serialize_pem()),
             "MASTER_KEY" => Some("07".repeat(32)),
             _ => (!name.starts_with("POSTERN_")).then(|| "0123456789abcdef".into()),
         }

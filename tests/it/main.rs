@@ -43,6 +43,7 @@ mod readers;
 mod reflection;
 mod refusals;
 mod reload;
+mod saml;
 mod schema;
 mod schemes;
 mod secrets;

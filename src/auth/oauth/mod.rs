@@ -1,4 +1,4 @@
-//! Tokens by OAuth 2: client credentials, password, JWT bearer (RFC 7523), token exchange (RFC 8693), and refresh tokens
+//! Tokens by OAuth 2: client credentials, password, JWT and SAML bearer (RFC 7523, 7522), token exchange (RFC 8693), and refresh tokens
 //! (RFC 6749). All grants share one call with every dialect as a key; a grant is a row of [`Kind`]'s methods.
 //!
 //! The `oauth2` crate is not used: it writes forms only, knows two of the seven ways in which clients say who they are,
@@ -16,6 +16,7 @@ pub(super) mod trouble;
 
 use crate::auth::assertion::{self, Signer};
 use crate::auth::grant::{Ask, Fetching, Source};
+use crate::auth::saml::Saml;
 use crate::auth::token::{Failure, Minted};
 use crate::clock::Clock;
 use crate::error::Trouble;
@@ -68,6 +69,8 @@ pub enum Assertion {
     },
     /// Made by somebody else (ruling F46).
     Made(Secret),
+    /// SAML, likewise anew for each attempt (RFC 7522).
+    Saml(Box<Saml>),
 }
 
 impl First {
@@ -76,6 +79,7 @@ impl First {
         match &self.assertion {
             None => {}
             Some(Assertion::Made(made)) => form.set("assertion", made.clone()),
+            Some(Assertion::Saml(saml)) => form.set("assertion", saml.parameter(clock.millis()).map_err(Failure::Own)?),
             Some(Assertion::Signed { signer, issuer, claims }) => {
                 let mut all = assertion::claims(issuer, clock.millis());
                 all.extend(claims.iter().map(|(name, value)| (name.clone(), value.clone())));

@@ -17,6 +17,7 @@ use crate::auth::grant::{Material, NewSeat};
 use crate::auth::granted::Gives;
 use crate::auth::presented::Presence;
 use crate::auth::read::fields;
+use crate::auth::saml::Saml;
 use crate::auth::{Context, Reading, Scheme};
 use crate::net;
 use crate::secret::Secret;
@@ -34,6 +35,8 @@ pub enum Kind {
     Password,
     /// RFC 7523.
     JwtBearer,
+    /// RFC 7522.
+    SamlBearer,
     /// RFC 8693.
     TokenExchange,
     /// RFC 6749 section 6, with a refresh token that somebody has already.
@@ -43,10 +46,11 @@ pub enum Kind {
 }
 
 /// All of them by the name of their scheme.
-pub const KINDS: [(&str, Kind); 6] = [
+pub const KINDS: [(&str, Kind); 7] = [
     ("oauth2_client_credentials", Kind::ClientCredentials),
     ("oauth2_password", Kind::Password),
     ("oauth2_jwt_bearer", Kind::JwtBearer),
+    ("oauth2_saml_bearer", Kind::SamlBearer),
     ("oauth2_token_exchange", Kind::TokenExchange),
     ("oauth2_authorization_code", Kind::AuthorizationCode),
     ("auth0", Kind::Auth0),
@@ -79,6 +83,7 @@ impl Kind {
             Self::ClientCredentials | Self::Auth0 => Some("client_credentials"),
             Self::Password => Some("password"),
             Self::JwtBearer => Some("urn:ietf:params:oauth:grant-type:jwt-bearer"),
+            Self::SamlBearer => Some("urn:ietf:params:oauth:grant-type:saml2-bearer"),
             Self::TokenExchange => Some("urn:ietf:params:oauth:grant-type:token-exchange"),
             Self::AuthorizationCode => None,
         }
@@ -278,7 +283,7 @@ fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net:
     let params = call::params(fields.node(kind.params()), shape, problems);
     let headers = call::headers(fields.node("headers"), problems);
     let renames = call::renames(fields.node("fields"), problems);
-    let client = Client::read(fields, kind.usual(), kind == Kind::JwtBearer, context, problems);
+    let client = Client::read(fields, kind.usual(), kind.asserts(), context, problems);
     let mapping = Mapping::read(fields.node("response"), &Mapping::default(), false, problems)
         .and_then(|mapping| mapping.capturing(fields.node("capture"), problems));
     let client = client?;
@@ -303,6 +308,11 @@ fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net:
 }
 
 impl Kind {
+    /// Whether its first call holds an assertion, whose key and audience are its own.
+    fn asserts(self) -> bool {
+        matches!(self, Self::JwtBearer | Self::SamlBearer)
+    }
+
     /// Whether a client without a name would be a mistake, unless headers or parameters name it.
     fn usual_client(self) -> bool {
         matches!(self, Self::ClientCredentials | Self::Auth0 | Self::AuthorizationCode)
@@ -360,6 +370,10 @@ fn first(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<First>
             assertion = bearer(fields, reading);
             whole = assertion.is_some();
         }
+        Kind::SamlBearer => {
+            assertion = saml(fields, reading);
+            whole = assertion.is_some();
+        }
         Kind::Auth0 => {
             if fields.need("audience").is_none() {
                 whole = false;
@@ -372,8 +386,8 @@ fn first(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<First>
     if !scopes.is_empty() {
         form.set("scope", Value::Scopes(scopes, separator));
     }
-    // Of a JWT bearer grant the audience is a claim of the assertion.
-    if kind != Kind::JwtBearer
+    // Where there is an assertion, it is for this audience.
+    if !kind.asserts()
         && let Some(node) = fields.node("audience")
     {
         form.set("audience", Value::Json(assertion::json(node, problems)?));
@@ -444,6 +458,21 @@ fn bearer(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Assertion> {
         claims.extend(assertion::json_map(node, problems)?);
     }
     Some(Assertion::Signed { signer: Box::new(signer?), issuer: issuer?, claims })
+}
+
+/// The assertion of a SAML bearer grant.
+fn saml(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Assertion> {
+    if let Some(node) = fields.node("assertion") {
+        for key in ["issuer", "subject", "attributes", "recipient"] {
+            if fields.node(key).is_some() {
+                let why = format!("`{key}` says nothing beside a ready `assertion`");
+                reading.problems.error(fields.key_place(key), why, "remove one of them");
+            }
+        }
+        return node.secret(reading.problems).map(Assertion::Made);
+    }
+    let token_url = fields.node("token_url").and_then(|n| n.word());
+    Saml::read(fields, token_url, reading).map(|saml| Assertion::Saml(Box::new(saml)))
 }
 
 /// A JWT bearer grant whose settings come in a key file: the call to `url`, which is said at `place`.
