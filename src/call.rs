@@ -297,6 +297,13 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// Whether it goes over TLS, where `usual` says so of the resource.
+    pub fn is_secure(&self, usual: bool) -> bool {
+        self.origin.as_ref().map_or(usual, |origin| origin.is_https())
+    }
+}
+
 /// A request on its way: a handle to its [`Parts`].
 #[derive(Debug)]
 pub struct Call(Box<Parts>);

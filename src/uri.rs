@@ -76,6 +76,43 @@ pub fn normal(path: &str) -> String {
     format!("/{}", out.join("/"))
 }
 
+/// Maps every `<URI-Reference>` of a `Link` field (RFC 8288 section 3). `None` leaves the field as it is.
+pub fn map_links(field: &str, map: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let mut out = String::with_capacity(field.len());
+    let (mut rest, mut changed) = (field, false);
+    while let Some(at) = target_start(rest) {
+        let Some(end) = rest[at..].find('>') else { break };
+        let reference = &rest[at + 1..at + end];
+        out.push_str(&rest[..=at]);
+        match map(reference.trim()) {
+            Some(mapped) => {
+                changed = true;
+                out.push_str(&mapped);
+            }
+            None => out.push_str(reference),
+        }
+        out.push('>');
+        rest = &rest[at + end + 1..];
+    }
+    out.push_str(rest);
+    changed.then_some(out)
+}
+
+/// Where the next `<` stands that is not inside a quoted string.
+fn target_start(text: &str) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, b) in text.bytes().enumerate() {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'<' if !quoted => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
 /// A URI reference, resolved.
 #[derive(Clone, Debug)]
 pub struct Reference {

@@ -60,7 +60,8 @@ pub struct HttpSignature {
     /// Whether each signature has a number used once.
     nonce: bool,
     hash: Hash,
-    scheme: &'static str,
+    /// Whether the resource is reached by TLS.
+    secure: bool,
     buffer: u64,
     identity: Arc<str>,
 }
@@ -103,8 +104,8 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         suffix.push_str(&format!(";tag=\"{}\"", escaped(&tag?)));
     }
     let identity = reading.fingerprint.of([&b"http_signature"[..], key_id.as_bytes(), secret.expose().as_bytes()]);
-    let (scheme, buffer) = (if reading.context.secure { "https" } else { "http" }, reading.context.buffer);
-    Some(Box::new(HttpSignature { key, algorithm, components, suffix, label, expires, nonce, hash, scheme, buffer, identity }))
+    let (secure, buffer) = (reading.context.secure, reading.context.buffer);
+    Some(Box::new(HttpSignature { key, algorithm, components, suffix, label, expires, nonce, hash, secure, buffer, identity }))
 }
 
 /// `None` once something is wrong; `Some(None)` where the key decides.
@@ -276,8 +277,9 @@ impl HttpSignature {
     /// covered, and the parameters say so.
     fn base(&self, call: &Call, params: &str) -> Result<(String, String), Error> {
         let (mut lines, mut covered) = (String::with_capacity(512), String::with_capacity(128));
+        let scheme = if call.is_secure(self.secure) { "https" } else { "http" };
         for component in &self.components {
-            let Some(value) = component.value(call, self.scheme)? else { continue };
+            let Some(value) = component.value(call, scheme)? else { continue };
             let id = component.id();
             lines.push_str(&format!("{id}: {value}\n"));
             covered.push_str(&format!("{}{id}", if covered.is_empty() { "" } else { " " }));

@@ -81,7 +81,8 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     if !claims.has("exp") {
         problems.warn(claims_place, "a JWT without `exp` never ends", "exp: \"{{ now | plus('5m') }}\"");
     }
-    let reuse = (signer.is_slow() && claims.has("exp") && claims.names().without(STEADY).is_empty()).then(Reuse::default);
+    let reuse = (signer.is_slow() && claims.has("exp") && claims.names().without(STEADY.without(context.settings.unsettled())).is_empty())
+        .then(Reuse::default);
     let mut parts = vec![b"jwt".to_vec()];
     oauth::written(node, &["place"], &mut parts);
     parts.extend(read_settings(claims.names(), context.settings));
@@ -112,7 +113,12 @@ impl Scheme for Jwt {
     }
 
     fn identity(&self, call: &Call) -> Option<Arc<str>> {
-        let telling = self.claims.names().and(TELLING);
+        let unsettled = self.settings.unsettled();
+        let mut telling = self.claims.names().and(TELLING.with(unsettled));
+        if telling.meets(Names::of(&[Name::Base])) {
+            // It is not known yet, but what makes it is.
+            telling = telling.with(Names::CLIENT).with(unsettled);
+        }
         if telling.is_empty() {
             return Some(self.material.clone());
         }

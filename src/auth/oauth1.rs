@@ -263,7 +263,7 @@ impl OAuth1 {
             all.push(pair);
         }
         let authority = call.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let scheme = if self.secure { "https" } else { "http" };
+        let scheme = if call.is_secure(self.secure) { "https" } else { "http" };
         let signature = self.signature(&base::string(call.method.as_str(), scheme, authority, call.target.path(), &all))?;
         let mut text = Zeroizing::new(String::with_capacity(512));
         text.push_str("OAuth ");

@@ -12,10 +12,10 @@ use crate::auth::connection::Owner;
 use crate::auth::grant::Tokens;
 use crate::auth::{Auth, Context, Scheme, read};
 use crate::body::Body;
-use crate::call::{Call, Caller, Parts};
+use crate::call::{Account, Call, Caller, Parts};
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::expr::{Names, Settings};
+use crate::expr::{Name, Names, Settings};
 use crate::net::Origin;
 use crate::path::Target;
 use crate::record::Record;
@@ -63,11 +63,14 @@ fn settings() -> Arc<Settings> {
 }
 
 fn try_read(json: &Json, base_path: &str) -> (Option<Auth>, Vec<String>) {
+    read_with(json, base_path, settings())
+}
+
+fn read_with(json: &Json, base_path: &str, settings: Arc<Settings>) -> (Option<Auth>, Vec<String>) {
     let problems = Problems::default();
     let folders = Folders::one(".");
     let origin = Origin::parse("https", "api.example").unwrap();
     // As `config::resource` does it: what needs nothing but settings is evaluated before a scheme reads it.
-    let settings = settings();
     let json = settings.settle(&node(json), Names::ALL, &problems);
     let context = Context {
         base_path,
@@ -109,6 +112,21 @@ pub fn auth_at(json: Json, base_path: &str) -> Auth {
 /// What stands under `auth`.
 pub fn auth(json: Json) -> Auth {
     auth_at(json, "")
+}
+
+/// What stands under `auth` where accounts have variables of their own.
+pub fn auth_of_accounts(json: Json) -> Auth {
+    let settings = Settings::clone(&settings()).without(Names::of(&[Name::Vars]));
+    let (auth, texts) = read_with(&json, "", Arc::new(settings));
+    auth.unwrap_or_else(|| panic!("{texts:?}"))
+}
+
+/// A call for an account with this variable.
+pub fn call_of_account(tenant: &str) -> Call {
+    let mut call = call("/a");
+    let vars = [("tenant".to_owned(), tenant.to_owned())].into();
+    call.account = Some(Arc::new(Account { name: tenant.into(), client: None, vars, held: Box::new(()) }));
+    call
 }
 
 /// A scheme that a test has made.

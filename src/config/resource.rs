@@ -319,7 +319,8 @@ fn one(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> O
     let mask = (!secrets.is_empty()).then(|| Arc::new(Mask::new(&secrets)));
     let seen = problems.take_seen();
     let digest = digest(node, context, &seen);
-    let pool = pool_digest(node, &base, timeouts, &seen);
+    let shown = std::iter::once(&variant).chain(branches.iter().map(|branch| &branch.variant)).map(|v| v.certificate.as_ref());
+    let pool = pool_digest(node, &base, timeouts, shown, &seen);
     let late = base
         .late
         .clone()
@@ -513,18 +514,22 @@ fn digest(node: &Node, context: &Context<'_>, seen: &[Seen]) -> Digest {
     digester.finish()
 }
 
-fn pool_digest(node: &Node, base: &BaseUrl, timeouts: Timeouts, seen: &[Seen]) -> Digest {
+/// `shown` are the client certificates of the resource and its routes, in order: by it routes find their connections.
+fn pool_digest<'c>(
+    node: &Node,
+    base: &BaseUrl,
+    timeouts: Timeouts,
+    shown: impl Iterator<Item = Option<&'c Certificate>>,
+    seen: &[Seen],
+) -> Digest {
     let mut digester = Digester::new();
     digester.bytes(base.origin.to_string().as_bytes());
     for key in POOL_KEYS {
         digester.bytes(key.as_bytes());
         node.get(key).into_iter().for_each(|n| n.feed(&mut digester));
     }
-    let auths = node.get("routes").into_iter().flat_map(|routes| routes.items()).map(|route| route.get("auth"));
-    for auth in std::iter::once(node.get("auth")).chain(auths) {
-        let shown = auth.into_iter().flat_map(Node::items).filter_map(|member| member.get("mtls"));
-        digester.bytes(b"certificate");
-        shown.for_each(|n| n.feed(&mut digester));
+    for certificate in shown {
+        digester.bytes(certificate.map_or(&[], Certificate::fingerprint));
     }
     for time in [timeouts.connect, timeouts.queue] {
         digester.bytes(&time.as_nanos().to_be_bytes());
@@ -637,7 +642,10 @@ impl Reader<'_> {
             merged: self.merge.is_some(),
         };
         let (shape, fills) = shape?.build(build, self.problems)?;
-        let follow = self.follow.clone().map(|follow| Follow::new(follow, &base.origin, &base.path, self.limits.buffer, auth.clone()));
+        let follow = self
+            .follow
+            .clone()
+            .map(|follow| Follow::new(follow, &base.origin, &base.path, self.limits.buffer, (auth.clone(), self.allow_http)));
         Some(Variant { shape, follow, fills, merge: self.merge.clone(), auth, timeouts, certificate: certificate?, apart: None })
     }
 

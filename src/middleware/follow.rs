@@ -2,13 +2,13 @@
 //! `redirects.to` names. It stands outside `sign`, so that each hop is signed anew for where it goes. What is not followed is
 //! the answer.
 
-use http::header::{AUTHORIZATION, COOKIE, HOST, LOCATION};
+use http::header::{AUTHORIZATION, COOKIE, HOST, LINK, LOCATION, SET_COOKIE};
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use crate::auth::Auth;
 use crate::body::{self, Body};
 use crate::call::Call;
-use crate::middleware::{Answer, Next, Step};
+use crate::middleware::{Answer, Elsewhere, Next, Step};
 use crate::net::Hosts;
 use crate::origin::Origin;
 use crate::path::{self, Target};
@@ -53,13 +53,15 @@ pub struct Follow {
     buffer: u64,
     /// To prepare each hop as the first request was.
     auth: Option<Auth>,
+    /// Whether a credential may travel over plain http to hosts that are not loopback (ruling G1).
+    allow_http: bool,
 }
 
 impl Follow {
-    /// For a resource that is there.
-    pub fn new(config: Config, origin: &Origin, base: &str, buffer: u64, auth: Option<Auth>) -> Self {
+    /// For a resource that is there, with what it presents and its `allow_http`.
+    pub fn new(config: Config, origin: &Origin, base: &str, buffer: u64, (auth, allow_http): (Option<Auth>, bool)) -> Self {
         let base = base.trim_end_matches('/').to_owned();
-        Self { config, origin: origin.clone(), base, buffer, auth: auth.filter(Auth::prepares) }
+        Self { config, origin: origin.clone(), base, buffer, auth: auth.filter(Auth::prepares), allow_http }
     }
 
     /// Where an answer to a request for `path` at `from` leads, if somewhere that is allowed.
@@ -86,7 +88,31 @@ impl Follow {
     /// A host of the list, and not from TLS into the clear.
     fn is_named(&self, from: &Origin, origin: &Origin) -> bool {
         let downgrade = (from.is_https() || self.origin.is_https()) && !origin.is_https();
-        !downgrade && self.config.to.as_ref().is_some_and(|to| to.allow(origin))
+        let clear = !origin.is_https() && !origin.is_loopback() && !self.allow_http;
+        !downgrade && !clear && self.config.to.as_ref().is_some_and(|to| to.allow(origin))
+    }
+
+    /// What the client reads in the light of its own request must not be relative to another, and another host's cookies
+    /// are not the resource's.
+    fn settle(&self, answer: &mut Response<Body>, from: &Origin, path: &str) {
+        let headers = answer.headers_mut();
+        for name in [LOCATION, LINK] {
+            let values: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+            headers.remove(&name);
+            for value in values {
+                let text = value.to_str().ok();
+                let settled = match name {
+                    LOCATION => text.and_then(|text| absolute(text, from, path)),
+                    _ => text.and_then(|text| uri::map_links(text, |reference| absolute(reference, from, path))),
+                };
+                let settled = settled.and_then(|text| HeaderValue::try_from(text).ok());
+                headers.append(&name, settled.unwrap_or(value));
+            }
+        }
+        if !from.is(&self.origin) {
+            headers.remove(SET_COOKIE);
+            answer.extensions_mut().insert(Elsewhere);
+        }
     }
 
     /// Makes the call one for there.
@@ -116,7 +142,7 @@ impl Step for Follow {
             let there = self.next(&answer, &method, &from, &path).filter(|_| hop < self.config.most && spare.is_whole());
             let Some((to, target)) = there else {
                 if hop > 0 {
-                    absolute(&mut answer, &from, &path);
+                    self.settle(&mut answer, &from, &path);
                 }
                 return Ok(answer);
             };
@@ -130,14 +156,12 @@ impl Step for Follow {
     }
 }
 
-/// What the client reads in the light of its own request must not be relative to another.
-fn absolute(answer: &mut Response<Body>, from: &Origin, path: &str) {
-    let location = answer.headers().get(LOCATION).and_then(|l| l.to_str().ok());
-    let Some(Reference { origin, path, query }) = location.and_then(|l| uri::resolve(l, from, path)) else { return };
+/// A reference that an answer to a request for `path` at `from` holds, as it is anywhere.
+fn absolute(reference: &str, from: &Origin, path: &str) -> Option<String> {
+    let fragment = reference.find('#').map_or("", |at| &reference[at..]);
+    let Reference { origin, path, query } = uri::resolve(reference, from, path)?;
     let query = query.map_or_else(String::new, |query| format!("?{query}"));
-    if let Ok(location) = HeaderValue::try_from(format!("{origin}{path}{query}")) {
-        answer.headers_mut().insert(LOCATION, location);
-    }
+    Some(format!("{origin}{path}{query}{fragment}"))
 }
 
 #[cfg(test)]
@@ -149,7 +173,7 @@ mod tests {
         let node = crate::auth::support::node(&serde_json::json!(to));
         let to = Some(Hosts::read(&node, &problems)).filter(|_| !to.is_empty());
         let origin = Origin::parse("https", "api.example").unwrap();
-        Follow::new(Config { most: 1, to }, &origin, "/v1/", 0, None)
+        Follow::new(Config { most: 1, to }, &origin, "/v1/", 0, (None, false))
     }
 
     fn led(follow: &Follow, status: u16, method: &Method, location: &str) -> Option<String> {
@@ -189,6 +213,17 @@ mod tests {
         ] {
             assert_eq!(led(&follow, 302, &Method::GET, location).as_deref(), there, "{location}");
         }
+    }
+
+    #[test]
+    fn a_credential_does_not_go_on_in_the_clear() {
+        let plain = |allow_http| {
+            let origin = Origin::parse("http", "127.0.0.1:8000").unwrap();
+            Follow { origin, allow_http, ..follow("*.example") }
+        };
+        assert_eq!(led(&plain(false), 302, &Method::GET, "http://files.example/x"), None);
+        assert!(led(&plain(true), 302, &Method::GET, "http://files.example/x").is_some());
+        assert!(led(&plain(false), 302, &Method::GET, "https://files.example/x").is_some());
     }
 
     #[test]

@@ -29,6 +29,10 @@ use crate::error::Error;
 /// What a step returns.
 pub type Answer = Result<Response<Body>, Error>;
 
+/// Stands in the extensions of an answer that came from another origin than the resource's.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere;
+
 /// One step. Its future stays on the core that runs it.
 pub trait Step: Send + Sync + 'static {
     /// Handles a call: by itself, or by handing it on and looking at the answer.

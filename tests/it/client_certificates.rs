@@ -145,6 +145,36 @@ fn neither_a_connection_nor_a_session_is_shared_by_two_certificates() {
     }
 }
 
+#[test]
+fn a_reload_that_takes_a_certificate_from_one_route_gives_it_to_no_other() {
+    let folder = www(&[("a.txt", b"a")]);
+    let at = folder.path();
+    for name in ["public", "two"] {
+        fs::create_dir(at.join("www").join(name)).unwrap();
+        fs::write(at.join("www").join(name).join("a.txt"), "a").unwrap();
+    }
+    let authority = Authority::new();
+    let Some(apache) = apache(at, &authority, "optional") else { return };
+    for name in ["one", "two"] {
+        write(at, name, &authority.issue(&format!("{name}.test"), false));
+    }
+    // By reference, so that the files that are read are the same before and after.
+    let pair = |name: &str| {
+        shows(at, name)
+            .replace(&format!("cert: \"{}/{name}.pem\"", at.display()), &format!("cert: \"${{file:{}/{name}.pem}}\"", at.display()))
+    };
+    let routes = format!("auth: {}, routes: [ {{ path: \"/public/**\" }}, {{ path: \"/two/**\", auth: {} }} ]", pair("one"), pair("two"));
+    let gateway = Gateway::start(&format!("resources:\n{}", resource("up", at, apache.port, &routes)));
+    let client = |path: &str| gateway.get(path).field("x-client").map(str::to_owned);
+    assert_eq!((client("/r/up/public/a.txt").as_deref(), client("/r/up/two/a.txt").as_deref()), (Some("one.test"), Some("two.test")));
+    let config = gateway.folder.path().join("postern.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("{ path: \"/public/**\" }", "{ path: \"/public/**\", auth: none }")).unwrap();
+    gateway.signal("HUP");
+    assert!(eventually(|| (client("/r/up/public/a.txt").as_deref() == Some("(null)")).then_some(())).is_some(), "{}", gateway.stderr());
+    assert_eq!((client("/r/up/a.txt").as_deref(), client("/r/up/two/a.txt").as_deref()), (Some("one.test"), Some("two.test")));
+}
+
 /// An issuer with a TLS listener that asks for certificates, and the pairs of its clients, of somebody else, and of nobody.
 fn certified_issuer(at: &Path) -> Option<(Oidc, u16)> {
     // Node may end a connection over a bad signature before the provider has judged whose certificate it is.

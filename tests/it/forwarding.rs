@@ -222,6 +222,30 @@ fn a_credential_follows_to_a_host_that_is_named_and_to_no_other() {
 }
 
 #[test]
+fn what_another_host_says_of_its_own_paths_is_not_taken_for_the_resources() {
+    let files = Upstream::answering(|seen, stream| {
+        use std::io::Write as _;
+        let (head, body) = ("Content-Type: application/json\r\nSet-Cookie: sid=files", r#"{"next":"/base/page2"}"#);
+        let links = "</base/page2>; rel=next, <page3>; rel=last";
+        let status = if seen.target() == "/files/end" { "302 Found\r\nLocation: /base/x#y" } else { "200 OK" };
+        write!(stream, "HTTP/1.1 {status}\r\nLink: {links}\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).is_ok()
+    });
+    let there = format!("http://127.0.0.1:{}", files.port);
+    let to = format!("{there}/files");
+    let upstream = redirecting(302, move |rest| format!("{to}{rest}"));
+    let more = format!(
+        "    allow_private: true\n    forward: {{ cookies: true }}\n    rewrite_links: {{ json: $.next }}\n    redirects: {{ follow: 1, to: [\"127.0.0.1:{}\"] }}\n",
+        files.port
+    );
+    let gateway = following(&upstream, &more);
+    let reply = gateway.get("/r/up/from/a");
+    assert_eq!((reply.status, reply.text().as_str(), reply.field("set-cookie")), (200, r#"{"next":"/base/page2"}"#, None));
+    let links = format!("<{there}/base/page2>; rel=next, <{there}/files/page3>; rel=last");
+    assert_eq!(reply.field("link"), Some(links.as_str()));
+    assert_eq!(gateway.get("/r/up/from/end").field("location"), Some(format!("{there}/base/x#y").as_str()));
+}
+
+#[test]
 fn redirects_without_end_are_followed_as_often_as_it_is_said_and_what_leads_out_of_the_base_is_not() {
     let upstream = redirecting(302, |rest| format!("from{rest}x"));
     let gateway = following(&upstream, "    redirects: { follow: 3 }\n");

@@ -42,7 +42,7 @@ fn scheme(key: Key, components: &[&str]) -> HttpSignature {
         expires: None,
         nonce: false,
         hash: Hash::Sha512,
-        scheme: "https",
+        secure: true,
         buffer: BUFFER,
         identity: "x".into(),
     }

@@ -1,12 +1,10 @@
-use std::time::Instant;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderValue, Response};
 use serde_json::{Value, json};
 
 use crate::auth::Auth;
-use crate::auth::support::{auth, body, call, call_with, complaints, now, signed};
+use crate::auth::support::{auth, auth_of_accounts, body, call, call_of_account, call_with, complaints, now, signed};
 use crate::body::Body;
 use crate::key::{Algorithm, Key};
 
@@ -251,21 +249,17 @@ fn neither_the_key_nor_a_secret_claim_prints() {
 }
 
 #[test]
-#[ignore = "a figure, not a fact"]
-fn what_signatures_cost() {
-    for (name, key) in [("RS256", rsa()), ("EdDSA", format!("${{secret:{ED25519}}}"))] {
-        let auth =
-            auth(with(json!({ "key": null, "private_key": key, "claims": { "jti": "{{ uuid }}", "exp": "{{ now | plus('5m') }}" } })));
-        let began = Instant::now();
-        (0..1000).for_each(|_| drop(bearer(&auth)));
-        eprintln!("{name}: {:?} each", began.elapsed() / 1000);
-    }
-    for key in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384] {
-        let pem = rcgen::KeyPair::generate_for(key).unwrap().serialize_pem();
-        let auth =
-            auth(with(json!({ "key": null, "private_key": format!("${{secret:{pem}}}"), "claims": { "exp": "{{ now | plus('5m') }}" } })));
-        let began = Instant::now();
-        (0..1000).for_each(|_| drop(bearer(&auth)));
-        eprintln!("{key:?}: {:?} each", began.elapsed() / 1000);
-    }
+fn one_accounts_jwt_never_serves_another() {
+    let key = format!("${{secret:{}}}", rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem());
+    let claims = json!({ "tenant": "{{ vars.tenant }}", "exp": "{{ now | plus('5m') }}" });
+    let auth = auth_of_accounts(with(json!({ "key": null, "private_key": key, "claims": claims })));
+    let tenant = |name: &str| {
+        let call = signed(&auth, call_of_account(name)).unwrap();
+        let jwt = call.headers["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+        (part(&jwt, 1)["tenant"].clone(), auth.identity(&call_of_account(name)).unwrap())
+    };
+    let (alpha, beta) = (tenant("alpha"), tenant("beta"));
+    assert_eq!((&alpha.0, &beta.0), (&json!("alpha"), &json!("beta")));
+    assert_ne!(alpha.1, beta.1);
+    assert_eq!(alpha, tenant("alpha"));
 }

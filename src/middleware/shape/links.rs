@@ -2,7 +2,7 @@
 //! same origin outside of it they become absolute, elsewhere they stay as they are.
 
 use crate::net::Origin;
-use crate::uri::{has_scheme, is_dots, normal};
+use crate::uri::{has_scheme, is_dots, map_links, normal};
 
 /// Where a resource's URLs begin, and where they lead back to.
 #[derive(Clone, Debug)]
@@ -89,42 +89,10 @@ impl Links {
         Origin::parse(scheme, authority).is_ok_and(|other| other.authority() == self.origin.authority())
     }
 
-    /// Maps every `<URI-Reference>` of a `Link` field (RFC 8288 section 3). `None` leaves the field as it is.
+    /// Maps every reference of a `Link` field. `None` leaves the field as it is.
     pub fn map_link(&self, field: &str, path: &str) -> Option<String> {
-        let mut out = String::with_capacity(field.len());
-        let (mut rest, mut changed) = (field, false);
-        while let Some(at) = target_start(rest) {
-            let Some(end) = rest[at..].find('>') else { break };
-            let reference = &rest[at + 1..at + end];
-            out.push_str(&rest[..=at]);
-            match self.map(reference.trim(), path) {
-                Some(mapped) => {
-                    changed = true;
-                    out.push_str(&mapped);
-                }
-                None => out.push_str(reference),
-            }
-            out.push('>');
-            rest = &rest[at + end + 1..];
-        }
-        out.push_str(rest);
-        changed.then_some(out)
+        map_links(field, |reference| self.map(reference, path))
     }
-}
-
-/// Where the next `<` stands that is not inside a quoted string.
-fn target_start(text: &str) -> Option<usize> {
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, b) in text.bytes().enumerate() {
-        match b {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'<' if !quoted => return Some(at),
-            _ => {}
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub use config::{Base, Build, Config, SHAPING};
 
 use self::answer::Back;
 use self::fields::Filter;
-use super::{Answer, Next, Step};
+use super::{Answer, Elsewhere, Next, Step};
 use crate::body::Body;
 use crate::call::{Call, Caller, Parts};
 use crate::error::Error;
@@ -154,7 +154,9 @@ impl Shape {
             Some(base) => (&self.back.at(&base.0, &base.1), Target::below(&base.1, path, None).path().to_owned()),
             None => (&*self.back, path.to_owned()),
         };
-        if let Some((paging, most)) = &back.paging {
+        // What another host says of its paths leads nowhere here.
+        let own = response.extensions().get::<Elsewhere>().is_none();
+        if let Some((paging, most)) = back.paging.as_ref().filter(|_| own) {
             response = Box::pin(paging.lead(response, &method, &back.links, &path, *most)).await?;
         }
         back.clean(&mut response, &path, &record.borrow().id);
