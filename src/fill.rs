@@ -68,13 +68,16 @@ impl Fills {
             let names = fill.names();
             names.is_volatile() || (merged && names.reads_body()) || (late && names.meets(BASED))
         });
-        let of = |mut fills: Vec<Fill>| {
-            // A header may sign the target, so it comes last.
-            fills.sort_by_key(|fill| matches!(fill.spot, Spot::Header(_)));
-            let names = fills.iter().fold(Names::NONE, |names, fill| names.with(fill.names()));
-            (!fills.is_empty()).then(|| Self { fills, names, settings: settings.clone(), buffer })
-        };
+        let of = |fills: Vec<Fill>| (!fills.is_empty()).then(|| Self::all(fills, settings, buffer));
         (of(steady), of(volatile))
+    }
+
+    /// All of them at once, for whoever has the attempt in hand.
+    pub fn all(mut fills: Vec<Fill>, settings: &Arc<Settings>, buffer: u64) -> Self {
+        // A header may sign the target, so it comes last.
+        fills.sort_by_key(|fill| matches!(fill.spot, Spot::Header(_)));
+        let names = fills.iter().fold(Names::NONE, |names, fill| names.with(fill.names()));
+        Self { fills, names, settings: settings.clone(), buffer }
     }
 
     /// Whether any of them reads a token, or what came with one.

@@ -1,11 +1,13 @@
 //! Paths into an answer (rulings G10, B31, F17, F18): `json.a.b[1].c`, `json.list.0.id`, `header.X`, `cookie.x`,
-//! `regex.body.PATTERN`, `body`. What needs a choice is an expression's affair.
+//! `regex.body.PATTERN`, `xml.a.b`, `query.x` of a redirect's `Location`, `body`. What needs a choice is an expression's affair.
 
 use bytes::Bytes;
-use http::header::SET_COOKIE;
+use http::header::{LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderName};
 use regex::Regex;
 use serde_json::Value;
+
+use crate::xml::{self, Event, Scanner};
 
 /// Largest compiled pattern, in bytes.
 const PATTERN_BYTES: usize = 1 << 18;
@@ -43,6 +45,11 @@ pub enum Path {
     Cookie(String),
     /// The first group of a pattern, else its match, in the body as text.
     Regex(Box<Regex>),
+    /// The text of the first such element in an XML body, or an attribute of it (`@name` as the last step). Names have no
+    /// prefix.
+    Xml(Vec<String>),
+    /// A parameter of the address that a redirect leads to, decoded.
+    Query(String),
     /// The whole body, without white space at its ends.
     Body,
 }
@@ -62,7 +69,7 @@ impl Path {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const KNOWN: &str = "a path is json.a.b[0], header.NAME, cookie.NAME, regex.body.PATTERN or body";
+        const KNOWN: &str = "a path is json.a.b[0], header.NAME, cookie.NAME, xml.a.b, query.NAME, regex.body.PATTERN or body";
         if text == "body" {
             return Ok(Self::Body);
         }
@@ -74,6 +81,8 @@ impl Path {
             "json" => steps(rest).map(Self::Json),
             "header" => HeaderName::from_bytes(rest.as_bytes()).map(Self::Header).map_err(|_| "this is no name of a header"),
             "cookie" if !rest.is_empty() => Ok(Self::Cookie(rest.to_owned())),
+            "query" if !rest.is_empty() => Ok(Self::Query(rest.to_owned())),
+            "xml" => elements(rest).map(Self::Xml),
             "regex" => {
                 let pattern = rest.strip_prefix("body.").ok_or("a pattern is looked for in the body: regex.body.PATTERN")?;
                 let built = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).build();
@@ -102,6 +111,14 @@ impl Path {
                 let mut pairs = pairs.filter_map(|v| v.split(';').next()?.split_once('='));
                 pairs.rfind(|(n, _)| n.trim() == name).map(|(_, v)| v.trim().into())
             }
+            Self::Xml(path) => element(std::str::from_utf8(answer.body).ok()?, path).map(Into::into),
+            Self::Query(name) => {
+                let query = answer.headers.get(LOCATION)?.to_str().ok()?.split_once('?')?.1;
+                let query = query.split('#').next().unwrap_or_default();
+                let piece = query.split('&').find(|piece| super::form::is_named(piece.as_bytes(), name))?;
+                let value = piece.split_once('=').map_or("", |(_, value)| value).replace('+', " ");
+                percent_encoding::percent_decode_str(&value).decode_utf8().ok().map(|value| value.into_owned().into())
+            }
             Self::Regex(regex) => {
                 let text = std::str::from_utf8(answer.body).ok()?;
                 let found = regex.captures(text)?;
@@ -120,6 +137,55 @@ pub fn text(value: &Value) -> Option<String> {
         Value::Bool(flag) => Some(flag.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+fn elements(text: &str) -> Result<Vec<String>, &'static str> {
+    let steps: Vec<String> = text.split('.').map(str::to_owned).collect();
+    let attribute = |at: usize| at > 0 && at + 1 == steps.len();
+    let good = |(at, step): (usize, &String)| {
+        let name = step.strip_prefix('@').filter(|_| attribute(at)).unwrap_or(step);
+        !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+    };
+    if steps.len() > STEPS_MAX || !steps.iter().enumerate().all(good) {
+        return Err("a path into XML is made of names of elements: xml.login.session, xml.login.@id");
+    }
+    Ok(steps)
+}
+
+/// The text of the first element that the path leads to, from the root on.
+fn element(text: &str, path: &[String]) -> Option<String> {
+    let (path, attribute) = match path.split_last() {
+        Some((last, around)) if last.starts_with('@') => (around, last.strip_prefix('@')),
+        _ => (path, None),
+    };
+    let mut scanner = Scanner::new(text);
+    let mut found: Option<String> = None;
+    // The whole document is read, so that half of one is none.
+    let mut done = false;
+    while let Some(event) = scanner.event().ok()? {
+        let open = scanner.open();
+        let fits = |open: &[&str]| open.len() == path.len() && open.iter().zip(path).all(|(name, step)| xml::local(name) == step);
+        match event {
+            Event::Start { name, attributes, empty, .. } if found.is_none() && !done => {
+                let around = if empty { open } else { &open[..open.len() - 1] };
+                if fits(&[around, &[name]].concat()) {
+                    found = Some(match attribute {
+                        None => String::new(),
+                        Some(wanted) => {
+                            let all = xml::attributes(&text[attributes]).ok()?;
+                            all.into_iter().find(|(name, _)| xml::local(name) == wanted)?.1.into_owned()
+                        }
+                    });
+                    done = empty || attribute.is_some();
+                }
+            }
+            Event::Text(part) if !done && fits(open) => found.as_mut()?.push_str(&xml::unescaped(part).ok()?),
+            Event::Literal(part) if !done && fits(open) => found.as_mut()?.push_str(part),
+            Event::End { .. } if found.is_some() && open.len() < path.len() => done = true,
+            _ => {}
+        }
+    }
+    found.map(|text| text.trim().to_owned())
 }
 
 fn steps(text: &str) -> Result<Vec<Step>, &'static str> {
@@ -199,6 +265,30 @@ mod tests {
     }
 
     #[test]
+    fn paths_lead_into_xml_and_into_a_redirects_query() {
+        let body = r#"<?xml version="1.0"?><s:env xmlns:s="x"><s:body><r id="7&amp;"><t>a&lt;b<![CDATA[&]]></t><t>second</t><u/></r></s:body></s:env>"#;
+        for (path, value) in [
+            ("xml.env.body.r.t", Some("a<b&")),
+            ("xml.env.body.r.@id", Some("7&")),
+            ("xml.env.body.r.u", Some("")),
+            ("xml.env.body.r.@none", None),
+            ("xml.env.t", None),
+            ("xml.body", None),
+        ] {
+            assert_eq!(found(path, body), value.map(Into::into), "{path}");
+        }
+        for broken in ["<env><body><r><t>a</t></r></body>", "{}", "", "<!DOCTYPE a><env/>"] {
+            assert_eq!(found("xml.env.body.r.t", broken), None, "{broken}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, "https://x/cb?state=1&code=a%2Fb+c#f".parse().unwrap());
+        let body = Bytes::new();
+        let answer = Answer::new(&headers, &body);
+        assert_eq!(Path::parse("query.code").unwrap().find(&answer), Some("a/b c".into()));
+        assert_eq!(Path::parse("query.none").unwrap().find(&answer), None);
+    }
+
+    #[test]
     fn what_is_no_path_is_refused() {
         for wrong in [
             "",
@@ -213,7 +303,12 @@ mod tests {
             "cookie.",
             "regex.a",
             "regex.body.(",
-            "xml.a",
+            "xml.",
+            "xml.a..b",
+            "xml.@a",
+            "xml.a.@b.c",
+            "xml.a b",
+            "query.",
             "token",
         ] {
             assert!(Path::parse(wrong).is_err(), "{wrong}");

@@ -315,9 +315,29 @@ impl Seat {
         self.of(account)?.token(self).await
     }
 
+    /// Whether each call names whose token it is.
+    pub fn is_shared_out(&self) -> bool {
+        self.shelf.is_some()
+    }
+
+    /// Begins what is due for the token, and waits for nothing.
+    pub fn nudge(&self) {
+        self.grant.nudge(self);
+    }
+
+    /// What this token was made from has changed: another one is fetched, and until then it serves on.
+    pub fn outdate(&self, used: &Token) {
+        self.grant.outdate(used, self);
+    }
+
     /// An upstream has refused this token. Whether another attempt is worthwhile; what it needs has then been begun.
     pub fn refuse(&self, used: &Token, account: Option<&Account>) -> bool {
-        self.of(account).is_ok_and(|grant| grant.refuse(used, self))
+        self.of(account).is_ok_and(|grant| grant.refuse(used, self, Life::refuse))
+    }
+
+    /// The session that this token stands for has ended, as [`Life::end`] has it.
+    pub fn end(&self, used: &Token) -> bool {
+        self.grant.refuse(used, self, Life::end)
     }
 }
 
@@ -421,11 +441,11 @@ impl Grant {
         Err(Error::IssuerUnavailable(Box::new(trouble), Duration::from_secs(1)))
     }
 
-    fn refuse(self: &Arc<Self>, used: &Token, by: &Seat) -> bool {
+    fn refuse(self: &Arc<Self>, used: &Token, by: &Seat, tell: fn(&mut Life, u64, &Token) -> bool) -> bool {
         let now = self.house.clock.millis();
         let (worthwhile, begin) = {
             let mut life = lock(&self.life);
-            let worthwhile = life.refuse(now, used);
+            let worthwhile = tell(&mut life, now, used);
             if life.state(now) == State::Fresh || life.state(now) == State::Ageing {
                 (worthwhile, false)
             } else {
@@ -437,6 +457,18 @@ impl Grant {
             self.begin(by);
         }
         worthwhile
+    }
+
+    fn nudge(self: &Arc<Self>, by: &Seat) {
+        let turn = lock(&self.life).turn(self.house.clock.millis());
+        if matches!(turn, Turn::Renew(_) | Turn::Fetch) {
+            self.begin(by);
+        }
+    }
+
+    fn outdate(self: &Arc<Self>, used: &Token, by: &Seat) {
+        lock(&self.life).outdate(used);
+        self.nudge(by);
     }
 
     /// Begins the fetch that the machine has asked for.

@@ -17,6 +17,7 @@ mod digest;
 mod expiry;
 mod field;
 mod fingerprint;
+mod flow;
 mod form;
 mod google;
 pub mod grant;
@@ -24,6 +25,7 @@ pub mod granted;
 mod hmac;
 mod http_signature;
 mod insert;
+mod jar;
 pub(crate) mod json;
 mod jwt;
 pub mod merge;
@@ -39,6 +41,7 @@ mod presented;
 mod read;
 mod record;
 mod saml;
+mod session;
 #[cfg(test)]
 pub(crate) mod support;
 pub mod token;
@@ -80,6 +83,9 @@ pub struct Owned {
     pub segments: Vec<String>,
     /// Whether the client's own `Authorization` is to reach the upstream (`passthrough`).
     pub passes_authorization: bool,
+    /// Whether the cookies of the upstream are the scheme's: it takes them out of answers, and those that it sends are as
+    /// secret as a token.
+    pub every_cookie: bool,
 }
 
 /// The work of signing: most schemes are done at once, some must read the body or fetch a token.
@@ -106,6 +112,8 @@ pub struct Attempt<'a> {
     pub ticket: Option<&'a Ticket>,
     /// Whether there can be a second attempt. If not, what is learnt serves the next call.
     pub again: bool,
+    /// Whether this is the second one, after what the first has learnt.
+    pub second: bool,
     /// What the upstream says. The body may be read, if it is put back.
     pub answer: &'a mut Response<Body>,
 }
@@ -175,6 +183,11 @@ pub trait Scheme: std::fmt::Debug + Send + Sync {
 
     /// Signs this attempt.
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a>;
+
+    /// Where its token is had, where it has one: a step of a flow hands it on (ruling E2).
+    fn seat(&self) -> Option<&Arc<grant::Seat>> {
+        None
+    }
 
     /// Whether its signature covers what other schemes set, so that it must sign last.
     fn seals(&self) -> bool {
@@ -277,6 +290,7 @@ impl Auth {
             all.members.extend(one.members);
             all.segments.extend(one.segments);
             all.passes_authorization |= one.passes_authorization;
+            all.every_cookie |= one.every_cookie;
             all
         })
     }
@@ -379,7 +393,7 @@ impl Auth {
         let mut all = Renewal::Stands;
         for (index, scheme) in self.0.iter().enumerate() {
             let ticket = tickets.0.iter().find(|(of, _)| *of == index).map(|(_, ticket)| ticket);
-            let one = match scheme.renew(Attempt { call, ticket, again, answer: &mut *answer }) {
+            let one = match scheme.renew(Attempt { call, ticket, again, second: tickets.1, answer: &mut *answer }) {
                 Renewing::Done(done) => done?,
                 Renewing::Later(work) => work.await?,
             };
@@ -404,7 +418,15 @@ pub(crate) fn put_cookie(headers: &mut HeaderMap, name: &str, pair: &str) -> Res
 
 /// What the schemes left when they signed, each under its number.
 #[derive(Debug, Default)]
-pub struct Tickets(Vec<(usize, Ticket)>);
+pub struct Tickets(Vec<(usize, Ticket)>, bool);
+
+impl Tickets {
+    /// Those of a second attempt.
+    #[must_use]
+    pub fn of_second(self) -> Self {
+        Self(self.0, true)
+    }
+}
 
 /// What a scheme reads itself with.
 #[derive(Clone, Copy)]
@@ -425,6 +447,9 @@ impl Owned {
         }
         if let Some(name) = common(&self.cookies, &other.cookies) {
             return Some(format!("the cookie `{name}`"));
+        }
+        if self.every_cookie && other.every_cookie {
+            return Some("all cookies".into());
         }
         if let Some(name) = common(&self.members, &other.members) {
             return Some(format!("the body field `{name}`"));

@@ -186,6 +186,10 @@ impl Scheme for Presented {
         self.consent.clone()
     }
 
+    fn seat(&self) -> Option<&Arc<Seat>> {
+        Some(&self.seat)
+    }
+
     fn renews(&self) -> bool {
         true
     }

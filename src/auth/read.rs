@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::auth::fingerprint::Fingerprint;
 use crate::auth::{
-    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, google, hmac, http_signature, jwt, mtls, none, oauth,
-    oauth1, passthrough,
+    Auth, Context, Owned, Reading, Scheme, api_key, aws_sigv4, basic, bearer, digest, flow, google, hmac, http_signature, jwt, mtls, none,
+    oauth, oauth1, passthrough, session,
 };
 use crate::tree::{Entry, Fields, Node, Place, Problems, Value, closest};
 
@@ -25,7 +25,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 22] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -115,6 +115,18 @@ const KINDS: [Kind; 20] = [
         build: |node, reading| oauth::read(node, reading, oauth::Kind::Auth0),
     },
     Kind {
+        name: "session",
+        example: r#"{ session: { login: { path: /login, form: { username: me, password: "${env:PASSWORD}" } } } }"#,
+        bare: false,
+        build: session::read,
+    },
+    Kind {
+        name: "flow",
+        example: r#"{ flow: { steps: [ { name: login, method: POST, url: "{{ base }}/login", json: { … }, capture: { token: json.token } } ], apply: { headers: { Authorization: "Bearer {{ captured.token }}" } } } }"#,
+        bare: false,
+        build: flow::read,
+    },
+    Kind {
         name: "google_service_account",
         example: r#"{ google_service_account: { key: "${file:sa.json}", scopes: ["https://www.googleapis.com/auth/cloud-platform"] } }"#,
         bare: false,
@@ -124,7 +136,7 @@ const KINDS: [Kind; 20] = [
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 4] = ["oauth2_device", "session", "flow", "use"];
+const UNBUILT: [&str; 2] = ["oauth2_device", "use"];
 
 /// The schemes that there are or will be, and whether this build has them.
 pub fn schemes() -> impl Iterator<Item = (&'static str, bool)> {
@@ -186,7 +198,8 @@ fn member(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     one(node, reading)
 }
 
-fn one(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
+/// Reads one scheme.
+pub(super) fn one(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let problems = reading.problems;
     match &node.value {
         Value::Map(entries) => {
@@ -401,7 +414,7 @@ mod tests {
             let found = complaints(json!({ name: {} }));
             assert!(found.len() == 1 && found[0].contains("not built into this version"), "{found:?}");
         }
-        assert!(complaints(json!("flow"))[0].contains("not built into this version"));
+        assert!(complaints(json!("use"))[0].contains("not built into this version"));
     }
 
     #[test]

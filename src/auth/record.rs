@@ -51,7 +51,8 @@ pub fn read(bytes: &[u8]) -> Option<(Minted, Stage)> {
         rotates: record.get("rotates").and_then(Value::as_bool).unwrap_or(false),
     };
     let stage = if renewing { Stage::Renewing } else { Stage::Settled };
-    (minted.access.is_some() || minted.refresh.is_some()).then_some((minted, stage))
+    let something = minted.access.is_some() || minted.refresh.is_some() || !minted.captured.is_empty();
+    something.then_some((minted, stage))
 }
 
 #[cfg(test)]
@@ -87,6 +88,9 @@ mod tests {
         let (read, stage) = read(&write(Some(&minted()), Stage::Renewing)).unwrap();
         assert_eq!(stage, Stage::Renewing);
         assert_eq!((read.access, read.refresh), (None, minted().refresh));
+        // A flow renews itself by what it has captured.
+        let flow = Minted { refresh: None, ..minted() };
+        assert_eq!(super::read(&write(Some(&flow), Stage::Renewing)).unwrap().0.captured, minted().captured);
     }
 
     #[test]

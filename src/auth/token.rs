@@ -10,8 +10,9 @@
 //!              └──► refused                     the issuer refused the grant: a person must mend it
 //! ```
 
-use std::sync::Arc;
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::auth::captured::Captured;
@@ -28,6 +29,8 @@ const MOST_ASKED: Duration = Duration::from_secs(15 * 60);
 /// The renewal's lead is a fifth of the life, between these two (ruling F24).
 const MOST_LEAD: u64 = 5 * 60 * 1000;
 const LEAST_LEAD: u64 = 10 * 1000;
+/// How often an issuer may turn a login down before a person must mend it: more would lock accounts (ruling F43).
+const DENIALS_MAX: u32 = 3;
 /// A token this close to its end would be dead on arrival.
 const LAST_GASP: u64 = 1000;
 
@@ -103,13 +106,15 @@ pub struct Token {
     accepted: AtomicBool,
     ages: u64,
     dies: u64,
+    /// What lives as long as the token, and goes with it.
+    beside: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Token {
     /// The one with [`STAND_IN`] for its text.
     pub fn stand_in() -> Self {
         let minted = Minted { access: Some(Secret::new(STAND_IN.into())), ..Minted::default() };
-        Self { minted, generation: 0, serial: 0, accepted: AtomicBool::new(false), ages: u64::MAX, dies: u64::MAX }
+        Self { minted, generation: 0, serial: 0, accepted: AtomicBool::new(false), ages: u64::MAX, dies: u64::MAX, beside: OnceLock::new() }
     }
 
     /// Whether it is a real one.
@@ -120,6 +125,13 @@ impl Token {
     /// The token's text.
     pub fn access(&self) -> &str {
         self.minted.access.as_ref().map_or("", Secret::expose)
+    }
+
+    /// What lives beside it, made by whoever asks first.
+    pub fn beside<T: Any + Send + Sync>(&self, make: impl Fn(&Minted) -> T) -> Arc<T> {
+        let beside = self.beside.get_or_init(|| Arc::new(make(&self.minted)));
+        // One scheme presents a token, so there is one type.
+        beside.clone().downcast().unwrap_or_else(|_| Arc::new(make(&self.minted)))
     }
 
     /// Notes that an upstream has taken it.
@@ -149,6 +161,8 @@ pub enum Failure {
     Denied(Trouble, Option<Duration>),
     /// Like `Down`, and nobody knows whether the issuer has acted on the request.
     Unknown(Trouble),
+    /// A login was turned down, which a few times may be a mistake of the server's and then is not (ruling F43).
+    TurnedDown(Trouble),
     /// The issuer refused the grant.
     Refused(Trouble),
     /// The gateway's own trouble.
@@ -160,18 +174,22 @@ impl Failure {
     pub fn detail(&self) -> String {
         match self {
             Self::Own(error) => error.detail().to_string(),
-            Self::Down(trouble, _) | Self::Denied(trouble, _) | Self::Unknown(trouble) | Self::Refused(trouble) => {
-                trouble.detail.to_string()
-            }
+            Self::Down(trouble, _)
+            | Self::Denied(trouble, _)
+            | Self::Unknown(trouble)
+            | Self::TurnedDown(trouble)
+            | Self::Refused(trouble) => trouble.detail.to_string(),
         }
     }
 
     /// What happened, for logs and the admin API.
     pub fn cause(&self) -> String {
         match self {
-            Self::Down(trouble, _) | Self::Denied(trouble, _) | Self::Unknown(trouble) | Self::Refused(trouble) => {
-                trouble.cause.to_string()
-            }
+            Self::Down(trouble, _)
+            | Self::Denied(trouble, _)
+            | Self::Unknown(trouble)
+            | Self::TurnedDown(trouble)
+            | Self::Refused(trouble) => trouble.cause.to_string(),
             Self::Own(error) => error.cause().to_string(),
         }
     }
@@ -198,10 +216,14 @@ pub struct Life {
     token: Option<Arc<Token>>,
     /// An upstream has refused the token.
     dead: bool,
+    /// What it was made from has changed: it serves until there is another.
+    outdated: bool,
     fetching: bool,
     generation: u64,
     /// Fetches that failed since the last good one.
     failures: u32,
+    /// Logins that were turned down since the last good one.
+    denials: u32,
     /// No fetch before this moment.
     due: u64,
     failure: Option<Failure>,
@@ -222,9 +244,11 @@ impl Life {
         Self {
             token: None,
             dead: false,
+            outdated: false,
             fetching: false,
             generation: 0,
             failures: 0,
+            denials: 0,
             due: 0,
             failure: None,
             failed: 0,
@@ -275,7 +299,7 @@ impl Life {
         let alive = self.alive(now).cloned();
         let refused = matches!(self.failure, Some(Failure::Refused(_)));
         match alive {
-            Some(token) if token.is_fresh(now) || self.fetching || refused || now < self.due => Turn::Serve(token),
+            Some(token) if (token.is_fresh(now) && !self.outdated) || self.fetching || refused || now < self.due => Turn::Serve(token),
             Some(token) => {
                 self.fetching = true;
                 Turn::Renew(token)
@@ -311,6 +335,15 @@ impl Life {
         !matches!(self.failure, Some(Failure::Refused(_)))
     }
 
+    /// As [`Life::refuse`], told by somebody who remembers by himself which refusals are no matter of the token: one that was
+    /// taken before has ended, however short it lived.
+    pub fn end(&mut self, now: u64, used: &Token) -> bool {
+        if used.generation == self.generation && used.accepted.load(Ordering::Relaxed) {
+            self.refusal_due = 0;
+        }
+        self.refuse(now, used)
+    }
+
     /// A fetch has ended.
     pub fn done(&mut self, now: u64, outcome: Result<Minted, Failure>) {
         self.fetching = false;
@@ -318,12 +351,15 @@ impl Life {
             Ok(minted) => {
                 self.generation += 1;
                 self.failures = 0;
+                self.denials = 0;
                 self.due = 0;
                 self.failure = None;
                 self.dead = false;
+                self.outdated = false;
                 self.token = Some(Arc::new(self.token_of(minted)));
             }
             Err(failure) => {
+                let failure = self.counted(failure);
                 self.failures = self.failures.saturating_add(1);
                 let asked = if let Failure::Down(_, Some(asked)) | Failure::Denied(_, Some(asked)) = &failure {
                     millis((*asked).min(MOST_ASKED))
@@ -337,11 +373,33 @@ impl Life {
         }
     }
 
-    /// A person has acted: what was refused or backs off is tried again at the next call.
+    /// A person has acted: what was refused or backs off is tried again at the next call. A login that was turned down gets
+    /// one more try.
     pub fn forgive(&mut self) {
         self.failure = None;
         self.failures = 0;
+        self.denials = self.denials.min(DENIALS_MAX - 1);
         self.due = 0;
+    }
+
+    /// What the token was made from has changed: it is to be had anew, and serves until then.
+    pub fn outdate(&mut self, used: &Token) {
+        self.outdated |= used.generation == self.generation;
+    }
+
+    /// A login that is turned down once too often is refused.
+    fn counted(&mut self, failure: Failure) -> Failure {
+        let Failure::TurnedDown(trouble) = failure else { return failure };
+        self.denials += 1;
+        if self.denials < DENIALS_MAX {
+            return Failure::TurnedDown(trouble);
+        }
+        let more = "It was tried as often as an account survives, and is left alone until a reload.";
+        Failure::Refused(Trouble {
+            detail: format!("{} {more}", trouble.detail).into(),
+            cause: format!("{} {more}", trouble.cause).into(),
+            hint: trouble.hint,
+        })
     }
 
     fn alive(&self, now: u64) -> Option<&Arc<Token>> {
@@ -351,7 +409,7 @@ impl Life {
     fn error(&self, now: u64) -> Error {
         let wait = Duration::from_millis(self.due.saturating_sub(now));
         match &self.failure {
-            Some(Failure::Down(trouble, _) | Failure::Denied(trouble, _) | Failure::Unknown(trouble)) => {
+            Some(Failure::Down(trouble, _) | Failure::Denied(trouble, _) | Failure::Unknown(trouble) | Failure::TurnedDown(trouble)) => {
                 Error::IssuerUnavailable(Box::new(trouble.clone()), wait)
             }
             Some(Failure::Refused(trouble)) => Error::CredentialRefused(Box::new(trouble.clone())),
@@ -378,7 +436,8 @@ impl Life {
             }
         };
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        Token { minted, generation: self.generation, serial, accepted: AtomicBool::new(false), ages: ages.min(dies), dies }
+        let accepted = AtomicBool::new(false);
+        Token { minted, generation: self.generation, serial, accepted, ages: ages.min(dies), dies, beside: OnceLock::new() }
     }
 }
 

@@ -27,7 +27,7 @@ pub use moment::Moment;
 pub use names::{Name, Names};
 pub use settle::{Settings, read};
 pub use split::{Cut, split};
-pub use template::{Condition, Fragment, Part, Rendered, Template, Unset};
+pub use template::{Condition, Fragment, Part, Rendered, Template, Unset, captures};
 pub use url::{Made, Unmade, url};
 pub use value::{DEPTH_MAX, Map, Moments, Unprintable, Value, number};
 

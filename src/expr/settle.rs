@@ -53,6 +53,21 @@ impl Settings {
         &self.vars
     }
 
+    /// The base URL without a trailing slash, where there is one.
+    pub fn base(&self) -> Option<Arc<str>> {
+        self.base.clone()
+    }
+
+    /// The `vars` and `secrets` as bytes, for the name of what is made from them.
+    pub fn material(&self) -> zeroize::Zeroizing<Vec<u8>> {
+        let mut text = zeroize::Zeroizing::new(String::new());
+        for map in [&self.vars, &self.secrets] {
+            // What cannot be written is nested too deeply for any expression as well.
+            let _ = Value::Map(map.clone()).write_json(super::Moments::Seconds, &mut text);
+        }
+        zeroize::Zeroizing::new(text.as_bytes().to_vec())
+    }
+
     /// A place that offers these inputs.
     pub fn scope(&self, names: Names) -> Scope<'_> {
         Scope { names, secrets: Some(&self.names) }

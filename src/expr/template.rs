@@ -290,7 +290,7 @@ impl Template {
     /// The names behind `captured.` in its expressions, in their order.
     pub fn captures(&self) -> Vec<&str> {
         let codes = self.pieces.iter().filter_map(|piece| if let Piece::Code(code) = piece { Some(code.source()) } else { None });
-        codes.flat_map(captures_of).collect()
+        codes.flat_map(captures).collect()
     }
 
     /// Evaluates it to the bytes that are signed: text as it is, and a body that is no text as it came. Other bytes must say
@@ -353,8 +353,8 @@ pub struct Fragment {
     pub secret: bool,
 }
 
-/// The names that stand behind `captured.` in an expression, outside its texts.
-fn captures_of(source: &str) -> impl Iterator<Item = &str> {
+/// The names that stand behind `captured.` in an expression, outside its texts, in their order.
+pub fn captures(source: &str) -> impl Iterator<Item = &str> {
     const ROOT: &str = "captured.";
     let word = |c: char| c.is_alphanumeric() || c == '_';
     source.match_indices(ROOT).filter_map(move |(at, _)| {
@@ -494,11 +494,6 @@ impl Condition {
     /// What it uses.
     pub fn names(&self) -> Names {
         self.0.names
-    }
-
-    /// The names behind `captured.` in it.
-    pub fn captures(&self) -> Vec<&str> {
-        captures_of(self.0.source()).collect()
     }
 
     /// Whether it holds.

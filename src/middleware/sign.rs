@@ -73,7 +73,7 @@ impl Sign {
         let mut call = spare.take().ok_or_else(|| Error::Internal("a whole body was not at hand".into()))?;
         // Nothing is kept any more; the call is only remembered for the schemes' look at the second answer.
         let spare = call.spare(0);
-        let tickets = self.sign(&mut call).await?;
+        let tickets = self.sign(&mut call).await?.of_second();
         let mut answer = next.run(call).await?;
         self.auth.renew(spare.call(), &tickets, false, &mut answer).await?;
         Ok(answer)

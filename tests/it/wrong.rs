@@ -291,7 +291,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("master_key: \"${env:SET}\"", "32 bytes", "openssl rand"),
     ("store: { flie: {} }", "unknown kind of store", "memory, or"),
     ("store: 5", "expected a kind of store", "memory, or"),
-    ("resources: { a: { base_url: http://localhost, auth: { session: {} } } }", "not built", ""),
+    ("resources: { a: { base_url: http://localhost, auth: { session: {} } } }", "`login` is missing", ""),
     ("resources: { a: { base_url: http://localhost, cache: { mode: standard } } }", "`cache` is not built", "remove it"),
     ("resources: { a: { base_url: http://localhost, retry: { attempts: 3 } } }", "`retry` is not built", "remove it"),
     ("resources: { a: { base_url: http://localhost, preset: githb } }", "no preset `githb`", "did you mean `github`?"),

@@ -227,7 +227,7 @@ fn a_clock_that_is_elsewhere_is_learnt_from_the_refusal_and_nothing_else_is() {
         *answer.status_mut() = StatusCode::from_u16(status).unwrap();
         answer.headers_mut().insert(DATE, date.parse().unwrap());
         let ticket = call.ticket.take();
-        let attempt = Attempt { call: &call, ticket: ticket.as_ref(), again: true, answer: &mut answer };
+        let attempt = Attempt { call: &call, ticket: ticket.as_ref(), again: true, second: false, answer: &mut answer };
         let Renewing::Done(Ok(renewal)) = scheme.renew(attempt) else { panic!() };
         let Signing::Done(Ok(())) = scheme.sign(&mut call) else { panic!() };
         (renewal, call.headers[AMZ_DATE].to_str().unwrap().to_owned())

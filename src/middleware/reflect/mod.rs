@@ -10,12 +10,12 @@ mod scan;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, ORIGIN, REFERER, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use zeroize::Zeroizing;
 
 use self::scan::Scanned;
-use crate::auth::Auth;
+use crate::auth::{Auth, Owned};
 use crate::body::{self, Body};
 use crate::call::{Call, HintScreen};
 use crate::error::{Breach, Error};
@@ -29,6 +29,8 @@ use crate::secret::{Mask, Secret};
 const WHOLE_BYTES: u64 = 64 * 1024;
 /// Most fields, cookies and parameters of a signed call that are looked for.
 const SENT_MAX: usize = 8;
+/// Shortest cookie of a session that is looked for: session ids are longer, and shorter ones may be words.
+const COOKIE_LEAST: usize = 16;
 
 /// What becomes of a credential that comes back (`reflection`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +67,9 @@ struct Fresh {
     headers: Vec<HeaderName>,
     params: Vec<String>,
     cookies: Vec<String>,
+    /// Whether the cookies are a session's: all of them are looked for, but not where an upstream sets them again, as the
+    /// scheme takes those out.
+    every_cookie: bool,
     last: ArcSwapOption<Sent>,
 }
 
@@ -84,8 +89,10 @@ impl Reflect {
     /// is nothing to look for, or nobody wants it.
     pub fn new(mode: Mode, fixed: Option<Arc<Mask>>, auth: Option<&Auth>) -> Option<Self> {
         let fresh = auth.filter(|auth| auth.fresh()).map(|auth| {
-            let owned = auth.owns();
-            Fresh { headers: owned.headers, params: owned.params, cookies: owned.cookies, last: ArcSwapOption::empty() }
+            let Owned { mut headers, params, cookies, every_cookie, .. } = auth.owns();
+            // These name the upstream, and are no secrets.
+            headers.retain(|name| *name != ORIGIN && *name != REFERER);
+            Fresh { headers, params, cookies, every_cookie, last: ArcSwapOption::empty() }
         });
         let fixed = fixed.filter(|mask| !mask.is_empty());
         let wanted = mode != Mode::Off && (fixed.is_some() || fresh.is_some());
@@ -106,8 +113,13 @@ impl Reflect {
         self
     }
 
+    /// A field that no client gets to see, so that it must stay as it is for the scheme that takes it out.
+    fn taken(&self) -> Option<HeaderName> {
+        self.fresh.as_ref().filter(|fresh| fresh.every_cookie).map(|_| SET_COOKIE)
+    }
+
     async fn search(&self, mut answer: Response<Body>, masks: Masks, record: &OpenRecord) -> Answer {
-        if masks.star_fields(answer.headers_mut()) {
+        if masks.star_fields(answer.headers_mut(), self.taken()) {
             record.borrow_mut().reflected.head = true;
             warn(record, "head");
             if self.mode == Mode::Block {
@@ -146,7 +158,7 @@ impl Step for Reflect {
         let mut answer = next.run(call).await?;
         if self.mode == Mode::Heads {
             // The common case, without the room that a body needs.
-            if masks.star_fields(answer.headers_mut()) {
+            if masks.star_fields(answer.headers_mut(), self.taken()) {
                 record.borrow_mut().reflected.head = true;
                 warn(&record, "head");
             }
@@ -169,10 +181,10 @@ impl Masks {
         self.0.iter().flatten().map(|mask| mask.open_end(bytes)).max().unwrap_or(0)
     }
 
-    fn star_fields(&self, fields: &mut HeaderMap) -> bool {
+    fn star_fields(&self, fields: &mut HeaderMap, but: Option<HeaderName>) -> bool {
         let mut found = false;
-        for value in fields.values_mut() {
-            if !self.0.iter().flatten().any(|mask| mask.finds_in(value.as_bytes())) {
+        for (name, value) in fields.iter_mut() {
+            if but.as_ref() == Some(name) || !self.0.iter().flatten().any(|mask| mask.finds_in(value.as_bytes())) {
                 continue;
             }
             let mut bytes = value.as_bytes().to_vec();
@@ -196,11 +208,13 @@ impl Fresh {
         for name in self.headers.iter().take(SENT_MAX) {
             call.headers.get_all(name).iter().take(SENT_MAX).for_each(|value| add(value.as_bytes()));
         }
-        for cookie in call.headers.get_all(COOKIE).iter().filter(|_| !self.cookies.is_empty()) {
+        for cookie in call.headers.get_all(COOKIE).iter().filter(|_| self.every_cookie || !self.cookies.is_empty()) {
             for pair in cookie.as_bytes().split(|b| *b == b';').map(<[u8]>::trim_ascii) {
                 let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-                if self.cookies.iter().any(|name| name.as_bytes() == &pair[..end]) {
-                    add(pair.get(end + 1..).unwrap_or_default());
+                let value = pair.get(end + 1..).unwrap_or_default();
+                let ours = self.cookies.iter().any(|name| name.as_bytes() == &pair[..end]);
+                if ours || (self.every_cookie && value.len() >= COOKIE_LEAST) {
+                    add(value);
                 }
             }
         }
@@ -349,6 +363,7 @@ mod tests {
             headers: vec![http::header::AUTHORIZATION],
             params: vec!["api key".into()],
             cookies: vec!["sid".into()],
+            every_cookie: false,
             last: ArcSwapOption::empty(),
         };
         let mut signed = call("/a?x=1&api%20key=param%2Dsecret");

@@ -77,7 +77,7 @@ impl http_body::Body for Scanned {
                     Err(_) => continue,
                 },
             };
-            if this.masks.star_fields(&mut trailers)
+            if this.masks.star_fields(&mut trailers, None)
                 && let Err(error) = this.found()
             {
                 return Poll::Ready(Some(Err(error)));

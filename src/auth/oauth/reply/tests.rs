@@ -43,7 +43,11 @@ fn read(response: &Response<Bytes>) -> Result<Minted, Failure> {
 
 fn trouble(failure: Failure) -> Trouble {
     match failure {
-        Failure::Down(trouble, _) | Failure::Denied(trouble, _) | Failure::Unknown(trouble) | Failure::Refused(trouble) => trouble,
+        Failure::Down(trouble, _)
+        | Failure::Denied(trouble, _)
+        | Failure::Unknown(trouble)
+        | Failure::TurnedDown(trouble)
+        | Failure::Refused(trouble) => trouble,
         Failure::Own(error) => panic!("{error}"),
     }
 }
@@ -305,7 +309,7 @@ fn wrong_settings_are_refused_with_their_place() {
         json!({ "token": "access_token" }),
         json!({ "token": [] }),
         json!({ "token": null }),
-        json!({ "expires_in": "xml.a" }),
+        json!({ "expires_in": "xml." }),
         json!({ "unit": "weeks" }),
         json!({ "ttl": 50 }),
         json!({ "error": {} }),

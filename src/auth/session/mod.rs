@@ -1,0 +1,272 @@
+//! `session`: a login by a form or JSON as a browser does it, and the cookies that it brings. They are kept as the upstream
+//! sets, replaces and removes them, go back where they belong, and never reach a caller. A session that has ended, by its
+//! cookies or by what the upstream answers, is begun anew, once for all who wait.
+
+mod login;
+mod page;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::header::{COOKIE, ORIGIN, REFERER, SET_COOKIE};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+
+use crate::auth::field::Field;
+use crate::auth::flow::{Ended, Line, Reader, Redirects, STEP, condition, material_of};
+use crate::auth::grant::{NewSeat, Seat};
+use crate::auth::granted::Gives;
+use crate::auth::jar::Jar;
+use crate::auth::read::fields;
+use crate::auth::token::{STAND_IN, Token};
+use crate::auth::{Acquiring, Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing, place};
+use crate::body::Body;
+use crate::call::Call;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::expr::Condition;
+use crate::net::Origin;
+use crate::tree::{Fields, Node, Problems};
+use login::Login;
+
+/// Kinds of answers whose renewals in vain are remembered.
+const FUTILE_MAX: usize = 16;
+/// How long such a kind of answer is not believed after the first renewal in vain, in milliseconds; it doubles.
+const FUTILE_WAIT: u64 = 1_000;
+/// The most.
+const FUTILE_MOST: u64 = 60_000;
+
+/// The scheme.
+#[derive(Debug)]
+struct Session {
+    seat: Arc<Seat>,
+    ended: Arc<Ended>,
+    csrf: Option<CsrfHeader>,
+    /// Whether the upstream looks where a changing request comes from.
+    guarded: bool,
+    origin: Origin,
+    clock: Clock,
+    futile: Mutex<Vec<Futile>>,
+}
+
+/// `csrf_header`: a header that repeats a cookie (ruling B26).
+#[derive(Clone, Debug)]
+pub struct CsrfHeader {
+    name: HeaderName,
+    cookie: String,
+}
+
+/// Answers of one kind to which a new session has made no difference.
+#[derive(Clone, Copy, Debug)]
+struct Futile {
+    status: StatusCode,
+    changing: bool,
+    times: u32,
+    until: u64,
+}
+
+/// Reads `{ login, csrf_header, expired }`.
+pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
+    let (context, problems) = (reading.context, reading.problems);
+    let fields = fields(node, "a map with `login`", problems)?;
+    let reader = Reader { settings: context.settings, names: STEP, problems };
+    let csrf = fields.node("csrf_header").map(|node| csrf_header(node, problems));
+    let ended = match fields.node("expired") {
+        None => Some(Ended::usual(context)),
+        Some(node) => Ended::read(node, Redirects::Told, context, reader),
+    };
+    // A condition that holds for the login's own answer tells that the login failed.
+    let failed: Option<Option<Condition>> = condition(
+        fields.node("expired").and_then(|node| node.get("when")),
+        Reader { problems: &Problems::default(), ..reader },
+        crate::auth::flow::ANSWER,
+    );
+    let csrf = match csrf {
+        Some(read) => Some(read?),
+        None => None,
+    };
+    let login = fields.need("login").and_then(|node| Login::read(node, Line::of(context), csrf.clone(), reading, reader));
+    let renew_before = fields.node("renew_before").map(|node| node.duration(problems));
+    fields.finish();
+    let (mut login, ended) = (login?, Arc::new(ended?));
+    let renew_before = match renew_before {
+        Some(read) => Some(read?),
+        None => None,
+    };
+    login.judging(ended.clone(), failed.flatten());
+    let guarded = csrf.is_some() || login.has_csrf();
+    let material = material_of("session", node, &["renew_before"], reading);
+    let seat = context.tokens.seat(NewSeat {
+        resource: context.resource.into(),
+        scheme: "session",
+        identity: reading.fingerprint.of([material.bytes()]),
+        material,
+        renew_before,
+        source: Arc::new(login),
+        shelf: None,
+    });
+    let (origin, clock) = (context.origin.clone(), context.tokens.clock().clone());
+    Some(Box::new(Session { seat, ended, csrf, guarded, origin, clock, futile: Mutex::default() }))
+}
+
+fn csrf_header(node: &Node, problems: &Problems) -> Option<CsrfHeader> {
+    let fields = Fields::of(node, "a map of `name` and `cookie`", problems)?;
+    let name = fields.need("name").and_then(|node| {
+        let text = node.text(problems)?;
+        let wrong = |_| problems.error(node.place, "this is no name of a header", "name: X-CSRFToken");
+        HeaderName::from_bytes(text.as_bytes()).map_err(wrong).ok()
+    });
+    let cookie = fields.need("cookie").and_then(|node| node.text(problems));
+    fields.finish();
+    Some(CsrfHeader { name: name?, cookie: cookie? })
+}
+
+/// The cookies of a session as they stand: they live with its token, and every seat of the grant sees the same.
+fn jar(token: &Token) -> Arc<Mutex<Jar>> {
+    token.beside(|minted| Mutex::new(login::jar_of(minted)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a request with this method is to change something (RFC 9110 section 9.2.1).
+fn changes(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+impl Session {
+    fn put(&self, call: &mut Call, token: Arc<Token>) -> Result<(), Error> {
+        self.ended.prepare(&mut call.headers);
+        if token.is_real() {
+            self.put_cookies(call, &token)?;
+        } else {
+            let shown = HeaderValue::from_static(STAND_IN);
+            call.headers.insert(COOKIE, shown.clone());
+            if let Some(csrf) = &self.csrf {
+                call.headers.insert(&csrf.name, shown);
+            }
+        }
+        if self.guarded && changes(&call.method) {
+            // Whoever guards against forgery wants to see that a change comes from its own pages.
+            let own = HeaderValue::try_from(self.origin.to_string());
+            let own = own.map_err(|_| Error::Internal("an origin that is no field value".into()))?;
+            let page = HeaderValue::try_from(format!("{}/", self.origin));
+            call.headers.insert(REFERER, page.map_err(|_| Error::Internal("an origin that is no field value".into()))?);
+            call.headers.insert(ORIGIN, own);
+        }
+        call.ticket = Some(token);
+        Ok(())
+    }
+
+    /// The cookies of the session that belong to this place, and the header that repeats one.
+    fn put_cookies(&self, call: &mut Call, token: &Token) -> Result<(), Error> {
+        let now = self.clock.millis();
+        let live = jar(token);
+        let cookies = lock(&live);
+        for (name, value) in cookies.pairs(&self.origin, call.target.path(), now) {
+            let pair = zeroize::Zeroizing::new([name, "=", value.expose()].concat());
+            let pair = Field::new(&pair).map_err(|_| Error::Internal("a cookie that was taken in cannot be sent".into()))?;
+            place::cookie(&mut call.headers, name, &pair)?;
+        }
+        if let Some(csrf) = &self.csrf
+            && let Some(field) = cookies.value(&csrf.cookie, now).and_then(|value| Field::new(value.expose()).ok())
+        {
+            call.headers.insert(&csrf.name, field.value());
+        }
+        Ok(())
+    }
+
+    /// Takes the cookies out of an answer.
+    fn take(&self, call: &Call, token: &Token, answer: &mut Response<Body>) {
+        if answer.headers().contains_key(SET_COOKIE) {
+            lock(&jar(token)).take(answer.headers(), &self.origin, call.target.path(), self.clock.millis());
+            answer.headers_mut().remove(SET_COOKIE);
+        }
+    }
+
+    /// Whether an answer of this kind was no matter of the session lately: a refusal that a new session does not turn, as for
+    /// a missing CSRF token, must not make the gateway log in again and again.
+    fn is_futile(&self, status: StatusCode, changing: bool) -> bool {
+        let now = self.clock.millis();
+        lock(&self.futile).iter().any(|f| (f.status, f.changing) == (status, changing) && now < f.until)
+    }
+
+    fn note_futile(&self, status: StatusCode, changing: bool) {
+        let now = self.clock.millis();
+        let mut all = lock(&self.futile);
+        let before = all.iter().find(|f| (f.status, f.changing) == (status, changing)).copied();
+        // What was long ago says nothing about today.
+        let times = before.filter(|f| now < f.until.saturating_add(FUTILE_MOST)).map_or(0, |f| f.times).saturating_add(1);
+        let until = now + FUTILE_WAIT.saturating_mul(1 << times.min(10)).min(FUTILE_MOST);
+        all.retain(|f| (f.status, f.changing) != (status, changing));
+        if all.len() == FUTILE_MAX {
+            all.remove(0);
+        }
+        all.push(Futile { status, changing, times, until });
+    }
+}
+
+impl Scheme for Session {
+    fn owns(&self) -> Owned {
+        let mut headers: Vec<HeaderName> = self.csrf.iter().map(|csrf| csrf.name.clone()).collect();
+        if self.guarded {
+            headers.extend([REFERER, ORIGIN]);
+        }
+        Owned { headers, every_cookie: true, ..Owned::default() }
+    }
+
+    fn identity(&self, _: &Call) -> Option<Arc<str>> {
+        Some(self.seat.grant.identity().clone())
+    }
+
+    fn secret(&self) -> bool {
+        true
+    }
+
+    fn gives(&self) -> Option<Gives> {
+        None
+    }
+
+    fn acquire<'a>(&'a self, _: &'a Call) -> Option<Acquiring<'a>> {
+        None
+    }
+
+    fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
+        match self.seat.fresh(None) {
+            Some(token) => Signing::Done(self.put(call, token)),
+            None => Signing::Later(Box::pin(async move {
+                let token = self.seat.token(None).await?;
+                self.put(call, token)
+            })),
+        }
+    }
+
+    fn renews(&self) -> bool {
+        true
+    }
+
+    fn renew<'a>(&'a self, attempt: Attempt<'a>) -> Renewing<'a> {
+        let Some(token) = attempt.ticket.and_then(|ticket| ticket.clone().downcast::<Token>().ok()) else {
+            return Renewing::Done(Ok(Renewal::Stands));
+        };
+        Renewing::Later(Box::pin(async move {
+            self.take(attempt.call, &token, attempt.answer);
+            let status = attempt.answer.status();
+            if !self.ended.told(attempt.call, attempt.answer).await? {
+                if status.is_success() || status.is_redirection() {
+                    token.accept();
+                }
+                return Ok(Renewal::Stands);
+            }
+            let changing = changes(&attempt.call.method);
+            if attempt.second {
+                self.note_futile(status, changing);
+                return Ok(Renewal::Stands);
+            }
+            if self.is_futile(status, changing) {
+                return Ok(Renewal::Stands);
+            }
+            let worthwhile = self.seat.end(&token);
+            Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands })
+        }))
+    }
+}
