@@ -24,6 +24,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     for (name, auth) in [
         ("bearer", "{ bearer: t0ken-for-the-bench }"),
+        ("hmac", "{ hmac: { key: s3cret, message: '{{ request.method }} {{ request.target }}', place: { header: X-Signature } } }"),
+        ("jwt", "{ jwt: { key: s3cret, claims: { iss: me, jti: '{{ uuid }}', exp: \"{{ now | plus('5m') }}\" } } }"),
         ("aws_sigv4", "{ aws_sigv4: { service: s3, region: eu-west-1, access_key_id: AKID, secret_access_key: s3cret } }"),
     ] {
         let yaml = format!("allow_literal_secrets: true\nresources: {{ up: {{ base_url: 'http://127.0.0.1:1', auth: {auth} }} }}");

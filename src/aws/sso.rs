@@ -56,6 +56,9 @@ pub async fn credentials(sso: &Sso, ambient: &Ambient, clock: &Clock) -> Result<
 }
 
 fn endpoint(ambient: &Ambient, variable: &str, host: &str, region: &str) -> Result<Endpoint, Fault> {
+    if !super::sts::is_region(region) {
+        return Err(Fault::Refused(format!("{WHAT}: `sso_region` is no region")));
+    }
     let url = ambient.get(variable).map_or_else(|| format!("https://{host}.{}", super::sts::domain(region)), str::to_owned);
     Endpoint::new(&url, Reach::Written, None).map_err(|why| Fault::Refused(format!("{WHAT}: {why}")))
 }

@@ -44,6 +44,9 @@ impl Sts {
     /// # Errors
     /// What is wrong with the address.
     pub fn new(region: &str, url: Option<&str>, ambient: &Ambient, tls: Option<tls::Config>) -> Result<Self, String> {
+        if !is_region(region) {
+            return Err("the region is none".into());
+        }
         let ignored = ambient.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == Some("true");
         let set = || ambient.get("AWS_ENDPOINT_URL_STS").or_else(|| ambient.get("AWS_ENDPOINT_URL")).filter(|_| !ignored);
         let url = match url.or_else(set) {
@@ -116,6 +119,11 @@ impl Sts {
         };
         read().ok_or_else(|| Fault::Down(format!("{what} answers without credentials")))
     }
+}
+
+/// Whether this can be a region: it becomes a part of a host's name.
+pub fn is_region(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// The domain of a region's partition.

@@ -14,6 +14,16 @@ fn an_answer_that_may_be_better_later_is_told_from_one_that_a_person_must_mend()
 }
 
 #[test]
+fn a_region_never_becomes_another_host() {
+    let sts = |region: &str| sts::Sts::new(region, None, &ambient::Ambient::default(), None);
+    assert!(sts("eu-west-1").is_ok() && sts("cn-north-1").is_ok());
+    for wrong in ["", "x.evil.example/", "a/b", "a#", "A", "a.b", "a@b"] {
+        assert!(sts(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!((sts::domain("cn-north-1"), sts::domain("us-gov-west-1")), ("amazonaws.com.cn", "amazonaws.com"));
+}
+
+#[test]
 fn credentials_are_read_whole_or_not_at_all_and_never_print() {
     let read = |text: &str| of_json(&serde_json::from_str(text).unwrap(), "Token", "Expiration");
     let whole = read(r#"{"AccessKeyId":"A","SecretAccessKey":"hunter2","Token":"t0ken","Expiration":"2011-07-15T23:28:33.359Z"}"#).unwrap();

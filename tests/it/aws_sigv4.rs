@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::counterparts::Server;
 use crate::support::relay::{bent, changed, python, relay, send};
-use crate::support::{Gateway, PATIENCE, Reply, Seen, Upstream, eventually, free_port, root};
+use crate::support::{Gateway, PATIENCE, Reply, Seen, Upstream, eventually, free_port, root, variable};
 
 const ID: &str = "AKIDEXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
@@ -315,6 +315,52 @@ fn moto_enforces_iam_and_lets_the_gateway_in() {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let wrong = gateway(&server.url(), "dynamodb", (&id, "wrong"), "");
     assert!(matches!(wrong.send("POST", "/r/up/", fields, b"{}").status, 400 | 403));
+}
+
+/// s3s-fs, an S3 that verifies signatures over a folder.
+fn s3s(folder: &Path) -> Option<Server> {
+    let Some(program) = variable("POSTERN_TEST_S3S") else {
+        assert!(variable("CI").is_none(), "POSTERN_TEST_S3S is missing, and nothing is skipped in CI");
+        eprintln!("skipped: crate s3s-fs is not installed; ./tests/run installs it");
+        return None;
+    };
+    let (mut command, port) = (Command::new(program), free_port());
+    fs::create_dir(folder.join("bucket")).unwrap();
+    command.args(["--access-key", ID, "--secret-key", SECRET, "--host", "127.0.0.1", "--port", &port.to_string()]).arg(folder);
+    Some(Server::start(command, port))
+}
+
+#[test]
+fn s3s_takes_objects_in_every_way_of_signing_and_refuses_whatever_is_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = s3s(folder.path()) else { return };
+    let relay = relay(server.port);
+    let large: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    for (payload, body) in [("auto", &b"small"[..]), ("signed", &large), ("auto", &large), ("streaming", &large), ("unsigned", &large)] {
+        let gateway = gateway(&relay.url(), "s3", (ID, SECRET), &format!(", payload: {payload}"));
+        for key in ["plain", "a%20b/%C3%BC/(c)+d%2Be", "x=y&z"] {
+            let path = format!("/r/up/bucket/{payload}-{}/{key}", body.len());
+            let reply = gateway.send("PUT", &path, "Content-Type: text/plain\r\n", body);
+            assert_eq!(reply.status, 200, "{payload} {key}: {}", reply.text());
+            let signed = relay.last();
+            let reply = gateway.get(&path);
+            assert!(reply.status == 200 && reply.body == body, "{payload} {key}: {} {}", reply.status, reply.body.len());
+            for (what, tampered) in [
+                ("the signature", bent(&signed, "Signature=", '\r')),
+                ("the path", changed(&signed, "/bucket/", "/bucket/other")),
+                ("the type", changed(&signed, "text/plain", "text/html")),
+                ("the key", changed(&signed, ID, "AKIAIOSFODNN7EXAMPLE")),
+            ] {
+                let status = send(server.port, &tampered).status;
+                assert!(matches!(status, 400 | 403), "{payload} {key}: {what} was changed, and s3s says {status}");
+            }
+        }
+    }
+    let gateway = gateway(&server.url(), "s3", (ID, SECRET), "");
+    let reply = gateway.get("/r/up/bucket?list-type=2&prefix=auto-5%2Fa%20b");
+    assert!(reply.status == 200 && reply.text().contains("<Key>auto-5/a b/"), "{}", reply.text());
+    assert_eq!(gateway.send("DELETE", "/r/up/bucket/auto-5/plain", "", b"").status, 204);
+    assert_eq!(gateway.get("/r/up/bucket/auto-5/plain").status, 404);
 }
 
 #[test]

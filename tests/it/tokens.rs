@@ -385,6 +385,9 @@ fn a_token_goes_where_it_is_wanted_and_nowhere_else() {
         ("{ header: Authorization, scheme: \"\" }", "authorization: token-1"),
         ("{ query: t }", "/x?a=b&t=token-1 "),
         ("{ cookie: sid }", "cookie: sid=token-1"),
+        ("{ header: X-Token, value: 'Tok token=\"{{ token }}\", {{ request.method }}' }", "x-token: Tok token=\"token-1\", GET"),
+        ("{ query: t, value: 'a b {{ token }}' }", "/x?a=b&t=a%20b%20token-1 "),
+        ("{ cookie: sid, value: 'v1.{{ token }}' }", "cookie: sid=v1.token-1"),
     ] {
         let issuer = Issuer::minting(3600);
         let api = Upstream::ok();
