@@ -101,6 +101,10 @@ fn static_credentials_and_settings_arrive_as_they_are_wanted() {
             "/x",
             vec![("user-agent", Some("acme/1.0 (ops@acme.example)".into()))],
         ),
+        ("a base path with a slash at its end", format!("base_url: \"{up}/base/\""), "/base/x", Vec::new()),
+        ("a base path without one", format!("base_url: \"{up}/base\""), "/base/x", Vec::new()),
+        ("a base path that the caller's path repeats", format!("base_url: \"{up}/x\""), "/x/x", Vec::new()),
+        ("no base path but a slash", format!("base_url: \"{up}/\""), "/x", Vec::new()),
         (
             "the whole base URL in a variable",
             format!(
@@ -383,7 +387,7 @@ fn rows() -> Vec<Row> {
 const UNBUILT: &str = "not built into this version";
 
 /// How many variations the survey has in each part. None may get lost.
-const SURVEYED: [(&str, usize); 7] = [
+const SURVEYED: [(&str, usize); 8] = [
     ("Static credentials", 26),
     ("Standard OAuth 2", 18),
     ("Dialects of token calls", 58),
@@ -391,6 +395,7 @@ const SURVEYED: [(&str, usize); 7] = [
     ("Signing", 42),
     ("The rest", 14),
     ("Operations", 24),
+    ("Traps", 28),
 ];
 
 #[test]

@@ -163,7 +163,7 @@ fn fixed() -> Vec<Scenario> {
             asks: ("POST", "/v3/example.com/messages", "from=a%40example.com&to=b%40example.com"),
             sees: "/v3/example.com/messages",
             fields: vec![authorization(basic("api", &s("mailgun")))],
-            ..plain("mailgun", "https://api.mailgun.net", "", "/")
+            ..plain("mailgun", "https://api.mailgun.net", "", "/v4/domains")
         },
         Scenario {
             variables: vec![("TWILIO_ACCOUNT_SID", "AC0123".into()), ("TWILIO_AUTH_TOKEN", s("twilio"))],
