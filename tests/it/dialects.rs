@@ -352,6 +352,35 @@ fn a_tenants_authorize_url_and_a_vendors_own_exchange_of_the_code_arrive_as_they
     assert_eq!(stand.api.last().field("authorization"), Some("Bearer token-1"));
 }
 
+#[test]
+fn tokens_that_take_a_step_of_their_own_are_brought_by_one() {
+    let issuer = Issuer::answering(|seen, number, stream| {
+        let life = if seen.target() == "/extend" { 3600 } else { 2 };
+        json_answer(stream, &json!({ "access_token": format!("token-{number}"), "expires_in": life }))
+    });
+    let api = Upstream::ok();
+    let at = issuer.server.url();
+    let config = format!(
+        "vars: {{ id: robot }}\nresources:\n  signed:\n    base_url: \"{up}\"\n    secrets: {{ key: \"${{env:KEY}}\" }}\n    auth:\n      flow:\n        steps:\n          - {{ name: token, method: POST, url: \"{at}/token\", headers: {{ Authorization: \"Bearer {{{{ {{'iss': vars.id, 'exp': now | plus('5m')}} | jwt('HS256', secrets.key) }}}}\" }}, capture: {{ token: json.access_token }} }}\n        apply: {{ headers: {{ Authorization: \"Bearer {{{{ captured.token }}}}\" }} }}\n  longer:\n    base_url: \"{up}\"\n    secrets: {{ key: \"${{env:KEY}}\" }}\n    auth:\n      flow:\n        steps:\n          - {{ name: login, method: POST, url: \"{at}/login\", form: {{ key: \"{{{{ secrets.key }}}}\" }}, capture: {{ token: json.access_token }} }}\n          - {{ name: extend, method: GET, url: \"{at}/extend\", headers: {{ Authorization: \"Bearer {{{{ captured.token }}}}\" }}, capture: {{ token: json.access_token, ttl: json.expires_in }} }}\n        lasts: {{ in: \"{{{{ captured.ttl }}}}\" }}\n        refresh: {{ from: extend }}\n        apply: {{ headers: {{ Authorization: \"Bearer {{{{ captured.token }}}}\" }} }}\n",
+        up = api.url(),
+    );
+    let gateway = Gateway::start_with(&config, &VARIABLES);
+    assert_eq!(gateway.get("/r/signed/x").status, 200);
+    let shown = issuer.server.last();
+    let jwt = shown.field("authorization").unwrap().strip_prefix("Bearer ").unwrap();
+    let key = jsonwebtoken::DecodingKey::from_secret(KEY.as_bytes());
+    let claims = jsonwebtoken::decode::<Value>(jwt, &key, &jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256)).unwrap().claims;
+    assert_eq!(claims["iss"], "robot");
+    assert_eq!(api.last().field("authorization"), Some("Bearer token-1"));
+    // A short token buys a longer one, and only that is presented.
+    assert_eq!(gateway.get("/r/longer/x").status, 200);
+    let asked = issuer.server.seen();
+    assert_eq!((asked[1].target(), asked[2].target(), asked[2].field("authorization")), ("/login", "/extend", Some("Bearer token-2")));
+    assert_eq!(api.seen().pop().unwrap().field("authorization"), Some("Bearer token-3"));
+    assert_eq!(gateway.get("/r/longer/x").status, 200);
+    assert_eq!(issuer.requests(), 3);
+}
+
 /// A row of the page: the variation, its keys and its tests.
 struct Row {
     section: String,
