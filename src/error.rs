@@ -132,6 +132,8 @@ pub enum Error {
     SlowHead,
     /// The body stalled for `server.timeouts.body_idle`, or came slower than `server.limits.min_body_rate`.
     SlowBody,
+    /// A caller who does not say who they are, where the resource needs that: why, and what to send.
+    Unauthenticated(Text, Text),
     /// A browser on another site's behalf (ruling D27).
     CrossSite(Text),
     /// The resource does not allow this (`websocket: false` and the like).
@@ -180,6 +182,7 @@ impl Error {
             Self::UnknownResource(_) => "unknown-resource",
             Self::BadPath(..) => "bad-path",
             Self::BadRequest(..) | Self::SlowHead | Self::SlowBody => "bad-request",
+            Self::Unauthenticated(..) => "unauthenticated",
             Self::CrossSite(_) => "cross-site",
             Self::Forbidden(..) => "forbidden",
             Self::MethodNotAllowed(_) => "method-not-allowed",
@@ -208,6 +211,7 @@ impl Error {
             Self::UnknownResource(_) => StatusCode::NOT_FOUND,
             Self::BadPath(..) | Self::BadRequest(..) => StatusCode::BAD_REQUEST,
             Self::SlowHead | Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthenticated(..) => StatusCode::UNAUTHORIZED,
             Self::CrossSite(_) | Self::Forbidden(..) => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -273,6 +277,7 @@ impl Error {
             Self::BadPath(..) => "Path refused",
             Self::BadRequest(..) => "Request refused",
             Self::SlowHead | Self::SlowBody => "Request too slow",
+            Self::Unauthenticated(..) => "Who is calling?",
             Self::CrossSite(_) => "Cross-site request refused",
             Self::Forbidden(..) => "Not allowed",
             Self::MethodNotAllowed(_) => "Method not allowed",
@@ -299,7 +304,7 @@ impl Error {
     pub fn detail(&self) -> Text {
         match self {
             Self::UnknownResource(_) => "There is no such resource behind this gateway.".into(),
-            Self::BadPath(why, _) | Self::BadRequest(why, _) | Self::Forbidden(why, _) => why.clone(),
+            Self::BadPath(why, _) | Self::BadRequest(why, _) | Self::Unauthenticated(why, _) | Self::Forbidden(why, _) => why.clone(),
             Self::SlowHead => "The head of the request did not arrive in time.".into(),
             Self::SlowBody => "The body of the request arrived too slowly.".into(),
             Self::CrossSite(why) => why.clone(),
@@ -356,7 +361,7 @@ impl Error {
         match self {
             Self::UnknownResource(known) if known.is_empty() => "No resource is configured: add one under `resources`.".into(),
             Self::UnknownResource(known) => format!("Call /r/<resource>/<path>. Known: {known}").into(),
-            Self::BadPath(_, hint) | Self::BadRequest(_, hint) | Self::Forbidden(_, hint) => hint.clone(),
+            Self::BadPath(_, hint) | Self::BadRequest(_, hint) | Self::Unauthenticated(_, hint) | Self::Forbidden(_, hint) => hint.clone(),
             Self::SlowHead => "Send the whole head at once; server.timeouts.header sets the limit.".into(),
             Self::SlowBody => "Send faster; server.timeouts.body_idle and server.limits.min_body_rate set the limits.".into(),
             Self::CrossSite(_) => {
@@ -415,7 +420,7 @@ impl Error {
             Self::UnknownResource(_) => "destination_not_found",
             Self::BadPath(..) | Self::BadRequest(..) | Self::SlowHead | Self::SlowBody => "http_request_error",
             Self::BodyTooLarge(..) | Self::HeadersTooLarge(_) | Self::MethodNotAllowed(_) => "http_request_error",
-            Self::CrossSite(_) | Self::Forbidden(..) => "http_request_denied",
+            Self::Unauthenticated(..) | Self::CrossSite(_) | Self::Forbidden(..) => "http_request_denied",
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Loop(_) => "proxy_loop_detected",
             Self::Draining | Self::AuditUnavailable | Self::StoreUnavailable(_) | Self::IssuerUnavailable(..) => "destination_unavailable",

@@ -63,6 +63,9 @@ fn grants(tokens: &Tokens) -> Value {
             "credential": &*view.credential,
             "state": view.state.word(),
         });
+        if let Some(client) = &view.client {
+            shown["client"] = (&**client).into();
+        }
         if let Some(obtained) = view.obtained {
             shown["age"] = (now.saturating_sub(obtained) / 1000).into();
             shown["expires"] = view.expires.and_then(moment).into();

@@ -142,7 +142,7 @@ impl Scheme for SigV4 {
     fn identity(&self, call: &Call) -> Option<Arc<str>> {
         match &self.held {
             Held::Written(_) => self.identity.clone(),
-            Held::Granted(granted) => granted.seat.identity(call.account.as_deref()),
+            Held::Granted(granted) => granted.seat.identity(call),
         }
     }
 
@@ -174,7 +174,7 @@ impl Scheme for SigV4 {
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         let (live, token) = match &self.held {
             Held::Written(live) => (Some(live.clone()), None),
-            Held::Granted(granted) => match granted.seat.fresh(call.account.as_deref()) {
+            Held::Granted(granted) => match granted.seat.fresh(call) {
                 Some(token) => match granted.live(&token) {
                     Ok(live) => (Some(live), Some(token)),
                     Err(error) => return Signing::Done(Err(error)),
@@ -190,7 +190,7 @@ impl Scheme for SigV4 {
                 (Some(live), _) => (live, token),
                 (None, Held::Written(live)) => (live.clone(), None),
                 (None, Held::Granted(granted)) => {
-                    let token = granted.seat.token(call.account.as_deref()).await?;
+                    let token = granted.seat.token(call).await?;
                     (granted.live(&token)?, Some(token))
                 }
             };
@@ -227,7 +227,7 @@ impl Scheme for SigV4 {
             if !says_ended(attempt.answer).await? {
                 return Ok(Renewal::Stands);
             }
-            let worthwhile = granted.seat.refuse(&token, attempt.call.account.as_deref());
+            let worthwhile = granted.seat.refuse(&token, attempt.call);
             Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands })
         }))
     }

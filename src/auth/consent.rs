@@ -1,6 +1,7 @@
 //! Consent: how a person lets the gateway use an account. A scheme that can have its grant so says where the browser goes
 //! and what comes of it when it is back. Who may ask for it, and whose browser that is, is the affair of `connect`.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -21,6 +22,8 @@ pub struct Ask<'a> {
     pub redirect_uri: &'a str,
     /// What it must bring back.
     pub state: &'a Secret,
+    /// The variables that the account is to have.
+    pub vars: &'a BTreeMap<String, String>,
     /// The time of day.
     pub clock: &'a Clock,
 }
@@ -54,6 +57,8 @@ pub struct Back<'a> {
     pub kept: &'a Kept,
     /// Where the browser came back to.
     pub redirect_uri: &'a str,
+    /// The variables that the account is to have.
+    pub vars: &'a BTreeMap<String, String>,
     /// The time of day.
     pub clock: &'a Clock,
 }

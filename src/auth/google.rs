@@ -17,6 +17,7 @@ use crate::auth::oauth;
 use crate::auth::presented::Presence;
 use crate::auth::read::fields;
 use crate::auth::token::Minted;
+use crate::auth::whose::Reads;
 use crate::auth::{Reading, Scheme};
 use crate::key::Key;
 use crate::secret::Secret;
@@ -94,6 +95,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         renew_before,
         source,
         shelf: None,
+        reads: Reads::default(),
     });
     Some(presence?.of(seat, Gives::default(), reading))
 }

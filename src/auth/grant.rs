@@ -13,10 +13,12 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::auth::connection::{CONSENTED, Connection, Connections, Shelf};
+use crate::auth::family::{Family, Member};
+use crate::auth::fingerprint::Fingerprint;
 use crate::auth::record;
 use crate::auth::token::{Failure, Life, Minted, State, Token, Turn};
-use crate::auth::whose::Whose;
-use crate::call::Account;
+use crate::auth::whose::{Reads, Whose};
+use crate::call::Call;
 use crate::clock::Clock;
 use crate::error::{Error, Trouble};
 use crate::net::Background;
@@ -25,6 +27,8 @@ use crate::telemetry::TokenCounts;
 
 /// How many fetches a caller waits for: the one under way, and one of its own.
 const ROUNDS: u32 = 3;
+/// How many grants there may be before those that are gone are looked for.
+const LEAST_KNOWN: usize = 64;
 /// How often a spent refresh token may have been used without an answer (ruling F42).
 const UNKNOWN_MAX: u32 = 2;
 
@@ -101,7 +105,8 @@ struct House {
     background: OnceLock<Background>,
     store: OnceLock<Arc<Sealed>>,
     counts: Arc<TokenCounts>,
-    grants: Mutex<HashMap<Arc<str>, Weak<Grant>>>,
+    grants: Mutex<Known<Grant>>,
+    families: Mutex<Known<Family>>,
     seats: Mutex<Vec<Weak<Seat>>>,
     /// What stands for every token where nothing is sent.
     stand_in: OnceLock<Arc<Token>>,
@@ -122,6 +127,8 @@ pub struct Seat {
     shelf: Option<Arc<Shelf>>,
     renew_before: Option<Duration>,
     whose: Arc<Whose>,
+    /// The grants of its callers, where its acquisition reads them: then it is theirs that are presented.
+    family: Option<Arc<Family>>,
 }
 
 /// A grant as people may see it.
@@ -131,6 +138,8 @@ pub struct View {
     pub resource: Arc<str>,
     /// By which scheme.
     pub scheme: &'static str,
+    /// Whose it is, where its acquisition reads the caller's name.
+    pub client: Option<Arc<str>>,
     /// Its fingerprint, as in audit records.
     pub credential: Arc<str>,
     /// Where its token is in its life.
@@ -154,6 +163,7 @@ impl Tokens {
             store: OnceLock::new(),
             counts: Arc::default(),
             grants: Mutex::default(),
+            families: Mutex::default(),
             seats: Mutex::default(),
             stand_in: OnceLock::new(),
         };
@@ -201,24 +211,20 @@ impl Tokens {
     /// The seat of a scheme. A grant that is there already keeps its life, whatever else has changed around it; if the
     /// issuer had refused it, it is tried once more, as somebody has looked at the configuration.
     pub fn seat(&self, seat: NewSeat) -> Arc<Seat> {
-        let grant = {
-            let mut grants = lock(&self.0.grants);
-            grants.retain(|_, grant| grant.strong_count() > 0);
-            match grants.get(&seat.identity).and_then(Weak::upgrade) {
-                Some(grant) => {
-                    grant.forgive();
-                    grant
-                }
-                None => {
-                    let grant = Arc::new(Grant::new(&seat, self.0.clone()));
-                    grants.insert(seat.identity.clone(), Arc::downgrade(&grant));
-                    grant
-                }
-            }
-        };
-        let NewSeat { resource, scheme, source, shelf, renew_before, .. } = seat;
+        let NewSeat { resource, scheme, material, identity, source, shelf, renew_before, reads } = seat;
+        let begin = || Grant::begun(Some("grant"), identity.clone(), material.clone(), Mutex::new(Life::new(renew_before)), self.0.clone());
+        let (grant, known) = lock(&self.0.grants).find(&identity, begin);
+        if known {
+            grant.forgive();
+        }
+        // Without the system's randomness no configuration with a scheme is read.
+        let family = Fingerprint::keyed().filter(|_| !reads.is_nothing()).map(|fingerprint| {
+            let (family, _) = lock(&self.0.families).find(&identity, || Family::new(reads, material, fingerprint));
+            family.all().iter().for_each(|member| member.grant.forgive());
+            family
+        });
         let whose = Arc::new(Whose::anybody());
-        let seat = Arc::new(Seat { resource, scheme, grant, source, shelf, renew_before, whose });
+        let seat = Arc::new(Seat { resource, scheme, grant, source, shelf, renew_before, whose, family });
         let mut seats = lock(&self.0.seats);
         seats.retain(|seat| seat.strong_count() > 0);
         seats.push(Arc::downgrade(&seat));
@@ -229,11 +235,17 @@ impl Tokens {
     pub fn views(&self) -> Vec<View> {
         let seats: Vec<Arc<Seat>> = lock(&self.0.seats).iter().filter_map(Weak::upgrade).collect();
         // The grants of accounts are shown with their connections.
-        let mut views: Vec<View> = seats.iter().filter(|seat| seat.shelf.is_none()).map(|seat| seat.view()).collect();
+        let mut views: Vec<View> = seats.iter().filter(|seat| seat.shelf.is_none()).flat_map(|seat| seat.views()).collect();
         views.sort_by(|a, b| (&a.resource, a.scheme, &a.credential).cmp(&(&b.resource, b.scheme, &b.credential)));
         // Routes of one resource may share a grant.
         views.dedup_by(|a, b| (&a.resource, a.scheme, &a.credential) == (&b.resource, b.scheme, &b.credential));
         views
+    }
+
+    /// A grant that nothing else knows of.
+    #[cfg(test)]
+    pub(super) fn alone(&self, material: Material, identity: Arc<str>) -> Arc<Grant> {
+        Arc::new(Grant::begun(None, identity, material, Mutex::new(Life::new(None)), self.0.clone()))
     }
 
     /// The time of day, as grants see it.
@@ -259,16 +271,73 @@ pub struct NewSeat {
     pub source: Arc<dyn Source>,
     /// The accounts of the resource, where each call names one.
     pub shelf: Option<Arc<Shelf>>,
+    /// What the acquisition reads of the caller.
+    pub reads: Reads,
+}
+
+/// What is known by name as long as anybody has it.
+#[derive(Debug)]
+struct Known<T> {
+    all: HashMap<Arc<str>, Weak<T>>,
+    /// How many there may be before those that are gone are looked for.
+    patience: usize,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self { all: HashMap::new(), patience: LEAST_KNOWN }
+    }
+}
+
+impl<T> Known<T> {
+    /// The one of this name, and whether it was there.
+    fn find(&mut self, name: &Arc<str>, begin: impl FnOnce() -> T) -> (Arc<T>, bool) {
+        if let Some(there) = self.all.get(name).and_then(Weak::upgrade) {
+            return (there, true);
+        }
+        if self.all.len() >= self.patience {
+            self.all.retain(|_, one| one.strong_count() > 0);
+            self.patience = (self.all.len() * 2).max(LEAST_KNOWN);
+        }
+        let new = Arc::new(begin());
+        self.all.insert(name.clone(), Arc::downgrade(&new));
+        (new, false)
+    }
+}
+
+/// The grant that a call presents.
+enum Presents<'a> {
+    Shared(&'a Arc<Grant>),
+    Own(Arc<Member>),
+}
+
+impl std::ops::Deref for Presents<'_> {
+    type Target = Arc<Grant>;
+
+    fn deref(&self) -> &Arc<Grant> {
+        match self {
+            Self::Shared(grant) => grant,
+            Self::Own(member) => &member.grant,
+        }
+    }
 }
 
 impl Seat {
-    fn view(&self) -> View {
-        let now = self.grant.house.clock.millis();
-        let life = lock(&self.grant.life);
+    fn views(&self) -> Vec<View> {
+        match &self.family {
+            None => vec![self.view(&self.grant, None)],
+            Some(family) => family.all().iter().map(|member| self.view(&member.grant, member.whose.name())).collect(),
+        }
+    }
+
+    fn view(&self, grant: &Grant, client: Option<&str>) -> View {
+        let now = grant.house.clock.millis();
+        let life = lock(&grant.life);
         View {
             resource: self.resource.clone(),
             scheme: self.scheme,
-            credential: self.grant.identity.clone(),
+            client: client.map(Into::into),
+            credential: grant.identity.clone(),
             state: life.state(now),
             obtained: life.token().map(|token| token.minted.obtained),
             expires: life.token().and_then(|token| token.minted.expires),
@@ -277,47 +346,102 @@ impl Seat {
         }
     }
 
-    /// The grant that a call presents: its account's, where the resource has several.
-    fn of<'a>(&'a self, account: Option<&'a Account>) -> Result<&'a Arc<Grant>, Error> {
-        if self.shelf.is_none() {
-            return Ok(&self.grant);
+    /// The grant that a call presents: its account's, where the resource has several, or its caller's, where the
+    /// acquisition reads that.
+    fn of<'a>(&'a self, call: &'a Call) -> Result<Presents<'a>, Error> {
+        let house = &self.grant.house;
+        let life = || Mutex::new(Life::new(self.renew_before));
+        if self.shelf.is_some() {
+            let connection = call.account.as_deref().and_then(Connection::of);
+            let connection = connection.ok_or_else(|| Error::Internal("a call names no account".into()))?;
+            let begin = |material: &Material, identity| Grant::begun(Some(CONSENTED), identity, material.clone(), life(), house.clone());
+            return Ok(Presents::Shared(connection.grant(begin)));
         }
-        let connection = account.and_then(Connection::of).ok_or_else(|| Error::Internal("a call names no account".into()))?;
-        Ok(connection.grant(|material, identity| {
-            let life = Mutex::new(Life::new(self.renew_before));
-            Grant::begun(CONSENTED, identity, material.clone(), life, self.grant.house.clone())
-        }))
+        let Some(family) = &self.family else { return Ok(Presents::Shared(&self.grant)) };
+        // What is had for one caller is had again for the next run's: nothing of it is stored.
+        let begin = |material, identity: Arc<str>| {
+            lock(&house.grants).find(&identity, || Grant::begun(None, identity.clone(), material, life(), house.clone())).0
+        };
+        Ok(Presents::Own(family.member(Whose::of(call, family.reads)?, begin)))
+    }
+
+    /// Whose the token is that a call presents.
+    fn whose(&self, call: &Call, presents: &Presents<'_>) -> Arc<Whose> {
+        match (presents, &call.account) {
+            (Presents::Own(member), _) => member.whose.clone(),
+            (Presents::Shared(_), Some(account)) if self.shelf.is_some() => Arc::new(Whose::account(account)),
+            _ => self.whose.clone(),
+        }
     }
 
     /// The fingerprint of what a call presents.
-    pub fn identity(&self, account: Option<&Account>) -> Option<Arc<str>> {
-        self.of(account).ok().map(|grant| grant.identity.clone())
+    pub fn identity(&self, call: &Call) -> Option<Arc<str>> {
+        match &self.family {
+            Some(family) => Whose::of(call, family.reads).ok().map(|whose| family.name(&whose).1),
+            None => self.of(call).ok().map(|grant| grant.identity.clone()),
+        }
+    }
+
+    /// A caller whose own token is exchanged has one, also where nothing is fetched.
+    fn judge(&self, call: &Call) -> Result<(), Error> {
+        match &self.family {
+            Some(family) if family.reads.bearer => Whose::of(call, family.reads).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what it presents is had for the client's own bearer token.
+    pub fn takes_bearer(&self) -> bool {
+        self.family.as_ref().is_some_and(|family| family.reads.bearer)
     }
 
     /// The token, if it can be served without waiting.
-    pub fn fresh(&self, account: Option<&Account>) -> Option<Arc<Token>> {
+    pub fn fresh(&self, call: &Call) -> Option<Arc<Token>> {
+        self.judge(call).ok()?;
         if let Some(stand_in) = self.grant.house.stand_in.get() {
             return Some(stand_in.clone());
         }
-        let grant = self.of(account).ok()?;
-        let token = grant.current.load();
-        token.as_ref().filter(|token| token.is_fresh(grant.house.clock.millis())).cloned()
+        self.of(call).ok()?.fresh()
+    }
+
+    /// The same where one token serves everybody.
+    pub fn shared_fresh(&self) -> Option<Arc<Token>> {
+        self.grant.house.stand_in.get().cloned().or_else(|| self.grant.fresh())
+    }
+
+    /// The token that serves everybody. Waits for it, if need be.
+    ///
+    /// # Errors
+    /// Why there is none now.
+    pub async fn shared_token(&self) -> Result<Arc<Token>, Error> {
+        if let Some(stand_in) = self.grant.house.stand_in.get() {
+            return Ok(stand_in.clone());
+        }
+        self.grant.token(self, &self.whose).await
+    }
+
+    /// As [`Seat::refuse`] where one token serves everybody.
+    pub fn refuse_shared(&self, used: &Token) -> bool {
+        self.grant.refuse(used, self, &self.whose, Life::refuse)
     }
 
     /// The token. Waits for it, if need be.
     ///
     /// # Errors
     /// Why there is none now.
-    pub async fn token(&self, account: Option<&Account>) -> Result<Arc<Token>, Error> {
+    pub async fn token(&self, call: &Call) -> Result<Arc<Token>, Error> {
+        self.judge(call)?;
         if let Some(stand_in) = self.grant.house.stand_in.get() {
             return Ok(stand_in.clone());
         }
-        self.of(account)?.token(self).await
+        let grant = self.of(call)?;
+        let whose = self.whose(call, &grant);
+        grant.token(self, &whose).await
     }
 
     /// Whether each call names whose token it is.
     pub fn is_shared_out(&self) -> bool {
-        self.shelf.is_some()
+        self.shelf.is_some() || self.family.is_some()
     }
 
     /// Begins what is due for the token, and waits for nothing.
@@ -331,21 +455,24 @@ impl Seat {
     }
 
     /// An upstream has refused this token. Whether another attempt is worthwhile; what it needs has then been begun.
-    pub fn refuse(&self, used: &Token, account: Option<&Account>) -> bool {
-        self.of(account).is_ok_and(|grant| grant.refuse(used, self, Life::refuse))
+    pub fn refuse(&self, used: &Token, call: &Call) -> bool {
+        self.of(call).is_ok_and(|grant| {
+            let whose = self.whose(call, &grant);
+            grant.refuse(used, self, &whose, Life::refuse)
+        })
     }
 
     /// The session that this token stands for has ended, as [`Life::end`] has it.
     pub fn end(&self, used: &Token) -> bool {
-        self.grant.refuse(used, self, Life::end)
+        self.grant.refuse(used, self, &self.whose, Life::end)
     }
 }
 
 /// One grant: a life, and how to go on with it.
 #[derive(Debug)]
 pub struct Grant {
-    /// What its records are about.
-    kind: &'static str,
+    /// What its records are about; nothing of it is stored where this is `None`.
+    kind: Option<&'static str>,
     identity: Arc<str>,
     material: Material,
     life: Mutex<Life>,
@@ -373,12 +500,7 @@ struct Memory {
 }
 
 impl Grant {
-    fn new(seat: &NewSeat, house: Arc<House>) -> Self {
-        let life = Mutex::new(Life::new(seat.renew_before));
-        Self::begun("grant", seat.identity.clone(), seat.material.clone(), life, house)
-    }
-
-    fn begun(kind: &'static str, identity: Arc<str>, material: Material, life: Mutex<Life>, house: Arc<House>) -> Self {
+    fn begun(kind: Option<&'static str>, identity: Arc<str>, material: Material, life: Mutex<Life>, house: Arc<House>) -> Self {
         Self {
             kind,
             identity,
@@ -406,6 +528,11 @@ impl Grant {
         lock(&self.memory).over = true;
     }
 
+    fn fresh(&self) -> Option<Arc<Token>> {
+        let token = self.current.load();
+        token.as_ref().filter(|token| token.is_fresh(self.house.clock.millis())).cloned()
+    }
+
     fn forgive(&self) {
         let mut life = lock(&self.life);
         if life.state(self.house.clock.millis()) == State::Refused {
@@ -414,7 +541,7 @@ impl Grant {
         }
     }
 
-    async fn token(self: &Arc<Self>, by: &Seat) -> Result<Arc<Token>, Error> {
+    async fn token(self: &Arc<Self>, by: &Seat, whose: &Arc<Whose>) -> Result<Arc<Token>, Error> {
         // Before the first look, so that no end of a fetch is missed.
         let mut ended = self.ended.subscribe();
         for _ in 0..ROUNDS {
@@ -422,11 +549,11 @@ impl Grant {
             match turn {
                 Turn::Serve(token) => return Ok(token),
                 Turn::Renew(token) => {
-                    self.begin(by);
+                    self.begin(by, whose);
                     return Ok(token);
                 }
                 Turn::Fail(error) => return Err(error),
-                Turn::Fetch => self.begin(by),
+                Turn::Fetch => self.begin(by, whose),
                 Turn::Wait => {}
             }
             if ended.changed().await.is_err() {
@@ -441,7 +568,7 @@ impl Grant {
         Err(Error::IssuerUnavailable(Box::new(trouble), Duration::from_secs(1)))
     }
 
-    fn refuse(self: &Arc<Self>, used: &Token, by: &Seat, tell: fn(&mut Life, u64, &Token) -> bool) -> bool {
+    fn refuse(self: &Arc<Self>, used: &Token, by: &Seat, whose: &Arc<Whose>, tell: fn(&mut Life, u64, &Token) -> bool) -> bool {
         let now = self.house.clock.millis();
         let (worthwhile, begin) = {
             let mut life = lock(&self.life);
@@ -454,7 +581,7 @@ impl Grant {
             }
         };
         if begin {
-            self.begin(by);
+            self.begin(by, whose);
         }
         worthwhile
     }
@@ -462,7 +589,7 @@ impl Grant {
     fn nudge(self: &Arc<Self>, by: &Seat) {
         let turn = lock(&self.life).turn(self.house.clock.millis());
         if matches!(turn, Turn::Renew(_) | Turn::Fetch) {
-            self.begin(by);
+            self.begin(by, &by.whose);
         }
     }
 
@@ -472,8 +599,8 @@ impl Grant {
     }
 
     /// Begins the fetch that the machine has asked for.
-    fn begin(self: &Arc<Self>, by: &Seat) {
-        let (source, whose) = (by.source.clone(), by.whose.clone());
+    fn begin(self: &Arc<Self>, by: &Seat, whose: &Arc<Whose>) {
+        let (source, whose) = (by.source.clone(), whose.clone());
         let job = Job { grant: self.clone(), source, whose, by: by.resource.clone(), outcome: None };
         match self.house.background.get() {
             // A job that is not taken is dropped, and so has ended.
@@ -603,7 +730,7 @@ impl Grant {
 
     fn place(&self, source: &dyn Source) -> Option<(Arc<Sealed>, String)> {
         let store = self.house.store.get().filter(|_| source.asks() && source.lasts() && !lock(&self.memory).over)?;
-        Some((store.clone(), store.name(self.kind, [self.material.bytes()])))
+        Some((store.clone(), store.name(self.kind?, [self.material.bytes()])))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::auth::token::Token;
+use crate::auth::token::{Minted, Token};
 use crate::call::Granted;
 use crate::expr::{Inputs, Map, Moment, Name, Value};
 use crate::secret::Secret;
@@ -38,13 +38,12 @@ impl Inputs for Tokens {
             });
             return Ok(Some(Value::Map(all.fold(Arc::default(), |one, other| Arc::new(Map::overlaid(&one, &other))))));
         }
-        Ok(self.0.first().and_then(|token| part(token, name)))
+        Ok(self.0.first().and_then(|token| part(&token.minted, name)))
     }
 }
 
 /// A part of `token`.
-pub fn part(token: &Token, name: Name) -> Option<Value> {
-    let minted = &token.minted;
+pub fn part(minted: &Minted, name: Name) -> Option<Value> {
     let secret = |secret: &Option<Secret>| secret.clone().map(Value::Secret);
     match name {
         Name::TokenAccess => secret(&minted.access),
@@ -72,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::auth::captured::{Captured, Held};
-    use crate::auth::token::{Life, Minted, Turn};
+    use crate::auth::token::{Life, Turn};
 
     fn token(minted: Minted) -> Arc<Token> {
         let mut life = Life::new(None);
@@ -90,10 +89,10 @@ mod tests {
         let opaque = Minted { access: Some(Secret::new("a".into())), id: Some(jwt(&json!({ "tid": "7" }))), ..Minted::default() };
         let both = Minted { access: Some(jwt(&json!({ "tid": "8" }))), ..opaque.clone() };
         for (minted, tid) in [(opaque, "7"), (both, "8")] {
-            let Some(Value::Map(claims)) = part(&token(minted), Name::TokenClaims) else { panic!() };
+            let Some(Value::Map(claims)) = part(&minted, Name::TokenClaims) else { panic!() };
             assert_eq!(claims.get("tid"), Some(&Value::Secret(Secret::new(tid.into()))));
         }
-        let bare = token(Minted { access: Some(Secret::new("a.b".into())), ..Minted::default() });
+        let bare = Minted { access: Some(Secret::new("a.b".into())), ..Minted::default() };
         assert_eq!(part(&bare, Name::TokenClaims), None);
         assert_eq!(part(&bare, Name::TokenRefresh), None);
         assert!(part(&bare, Name::TokenAccess).is_some());

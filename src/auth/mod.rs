@@ -15,6 +15,7 @@ pub mod connection;
 pub mod consent;
 mod digest;
 mod expiry;
+pub mod family;
 mod field;
 mod fingerprint;
 mod flow;
@@ -40,6 +41,7 @@ mod placed;
 mod presented;
 mod read;
 mod record;
+mod said;
 mod saml;
 mod session;
 #[cfg(test)]

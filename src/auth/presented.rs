@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use http::header::AUTHORIZATION;
 use http::{HeaderValue, StatusCode};
 use zeroize::Zeroizing;
 
@@ -120,12 +121,21 @@ fn value(word: &str, token: &Token, made: &ArcSwapOption<(u64, HeaderValue)>) ->
 
 impl Presented {
     fn put(&self, call: &mut Call, token: Arc<Token>) -> Result<(), Error> {
+        self.take_bearer(call);
         self.places.iter().try_for_each(|place| place.put(call, &token, &self.settings))?;
         call.ticket = Some(token);
         Ok(())
     }
 
+    /// What the client's own token was exchanged for is sent, and not that token.
+    fn take_bearer(&self, call: &mut Call) {
+        if self.seat.takes_bearer() {
+            call.headers.remove(AUTHORIZATION);
+        }
+    }
+
     async fn put_everywhere(&self, call: &mut Call, token: Arc<Token>) -> Result<(), Error> {
+        self.take_bearer(call);
         for place in &self.places {
             if place.spot.writes_body() {
                 place.spot.put_anywhere(call, placed(&token, &self.settings), self.buffer).await?;
@@ -140,11 +150,17 @@ impl Presented {
 
 impl Scheme for Presented {
     fn owns(&self) -> Owned {
-        Spot::owned(self.places.iter().map(|place| &place.spot))
+        let mut owned = Spot::owned(self.places.iter().map(|place| &place.spot));
+        if self.seat.takes_bearer() {
+            // The client's own token comes this far, and no further: what is sent takes its place.
+            owned.headers.retain(|name| name != AUTHORIZATION);
+            owned.passes_authorization = true;
+        }
+        owned
     }
 
     fn identity(&self, call: &Call) -> Option<Arc<str>> {
-        self.seat.identity(call.account.as_deref())
+        self.seat.identity(call)
     }
 
     fn secret(&self) -> bool {
@@ -156,10 +172,9 @@ impl Scheme for Presented {
     }
 
     fn acquire<'a>(&'a self, call: &'a Call) -> Option<Acquiring<'a>> {
-        let account = call.account.as_deref();
-        Some(match self.seat.fresh(account) {
+        Some(match self.seat.fresh(call) {
             Some(token) => Acquiring::Done(Ok(token)),
-            None => Acquiring::Later(Box::pin(self.seat.token(account))),
+            None => Acquiring::Later(Box::pin(self.seat.token(call))),
         })
     }
 
@@ -173,10 +188,10 @@ impl Scheme for Presented {
                 true => Signing::Later(Box::pin(self.put_everywhere(call, token))),
             };
         }
-        match self.seat.fresh(call.account.as_deref()) {
+        match self.seat.fresh(call) {
             Some(token) if !writes_body => Signing::Done(self.put(call, token)),
             _ => Signing::Later(Box::pin(async move {
-                let token = self.seat.token(call.account.as_deref()).await?;
+                let token = self.seat.token(call).await?;
                 self.put_everywhere(call, token).await
             })),
         }
@@ -204,7 +219,7 @@ impl Scheme for Presented {
             }
             return Renewing::Done(Ok(Renewal::Stands));
         }
-        let worthwhile = self.seat.refuse(&token, attempt.call.account.as_deref());
+        let worthwhile = self.seat.refuse(&token, attempt.call);
         Renewing::Done(Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands }))
     }
 }

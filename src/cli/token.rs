@@ -42,7 +42,15 @@ pub fn run(cli: &Cli, args: &Args) -> u8 {
     let rows = tokens.iter().map(|t| {
         let age = t["age"].as_u64().map_or_else(String::new, |age| format!("{age}s"));
         let next = t["next_attempt"].as_str().map_or_else(String::new, |at| format!(" (next attempt {at})"));
-        [text(&t["resource"]), text(&t["scheme"]), text(&t["state"]) + &next, age, text(&t["expires"]), text(&t["last_error"]["what"])]
+        let of = t["client"].as_str().map_or_else(String::new, |client| format!(" for {client}"));
+        [
+            text(&t["resource"]),
+            text(&t["scheme"]) + &of,
+            text(&t["state"]) + &next,
+            age,
+            text(&t["expires"]),
+            text(&t["last_error"]["what"]),
+        ]
     });
     print(&columns(["RESOURCE", "SCHEME", "STATE", "AGE", "EXPIRES", "LAST ERROR"], rows.collect()))
 }

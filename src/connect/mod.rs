@@ -31,6 +31,9 @@ pub use order::{Opened, Order};
 use page::Page;
 use session::{Session, Sessions, Stop};
 
+/// The variables of an account.
+type Vars = std::collections::BTreeMap<String, String>;
+
 /// The way back from a provider.
 pub const CALLBACK: &str = "/connect/callback";
 /// In front of a link's secret.
@@ -149,7 +152,7 @@ impl Desk {
 
     /// The person has said yes, or no.
     async fn go(&self, headers: &HeaderMap, link: &str, form: &Params) -> Page {
-        let (browser, consent, redirect_uri, landing) = {
+        let (browser, consent, redirect_uri, vars, landing) = {
             let sessions = lock(&self.sessions);
             let brought = sessions.behind(link, self.now()).and_then(|session| brought(headers, session));
             let session = match sessions.of_link(link, brought.as_ref(), self.now()) {
@@ -164,7 +167,7 @@ impl Desk {
             if form.one("proof").ok().flatten() != Some(&self.proof(&session.id, &browser)) {
                 return aside();
             }
-            (browser, session.consent.clone(), session.redirect_uri.clone(), Landing::of(session))
+            (browser, session.consent.clone(), session.redirect_uri.clone(), session.vars.clone(), Landing::of(session))
         };
         if form.one("answer").ok().flatten().is_none_or(|answer| answer.expose() != "connect") {
             lock(&self.sessions).end(&landing.id);
@@ -175,7 +178,7 @@ impl Desk {
             Ok(state) => state,
             Err(stop) => return stopped(stop),
         };
-        match self.begun(consent, redirect_uri, state.clone()).await {
+        match self.begun(consent, redirect_uri, vars, state.clone()).await {
             Ok((url, kept)) => match lock(&self.sessions).keep(&state, kept) {
                 true => page::redirect(&url),
                 // Meanwhile the same browser has gone once more.
@@ -214,7 +217,7 @@ impl Desk {
             Some(delivered) if params.is_bare() => delivered,
             _ => params,
         };
-        let done = self.finished(consent, params, returned.kept, redirect_uri).await;
+        let done = self.finished(consent, params, returned.kept, redirect_uri, new.vars.clone()).await;
         match done {
             Ok(minted) => self.landed(landing, new, minted).await,
             Err(refusal) => {
@@ -264,19 +267,26 @@ impl Desk {
         }
     }
 
-    async fn begun(&self, consent: Arc<dyn Consent>, redirect_uri: String, state: Secret) -> Result<(Secret, Kept), Refusal> {
+    async fn begun(&self, consent: Arc<dyn Consent>, redirect_uri: String, vars: Vars, state: Secret) -> Result<(Secret, Kept), Refusal> {
         let clock = self.tokens.clock().clone();
         let work = move || async move {
-            let begun = consent.begin(Ask { redirect_uri: &redirect_uri, state: &state, clock: &clock }).await;
+            let begun = consent.begin(Ask { redirect_uri: &redirect_uri, state: &state, vars: &vars, clock: &clock }).await;
             Ok(begun.map(|begun| (begun.url, begun.kept)))
         };
         self.background()?.run(work).await.unwrap_or_else(|error| Err(Failure::Own(error).into()))
     }
 
-    async fn finished(&self, consent: Arc<dyn Consent>, params: Params, kept: Kept, redirect_uri: String) -> Result<Minted, Refusal> {
+    async fn finished(
+        &self,
+        consent: Arc<dyn Consent>,
+        params: Params,
+        kept: Kept,
+        redirect_uri: String,
+        vars: Vars,
+    ) -> Result<Minted, Refusal> {
         let clock = self.tokens.clock().clone();
         let work = move || async move {
-            Ok(consent.finish(Back { params: &params, kept: &kept, redirect_uri: &redirect_uri, clock: &clock }).await)
+            Ok(consent.finish(Back { params: &params, kept: &kept, redirect_uri: &redirect_uri, vars: &vars, clock: &clock }).await)
         };
         self.background()?.run(work).await.unwrap_or_else(|error| Err(Failure::Own(error).into()))
     }

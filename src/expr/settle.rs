@@ -58,13 +58,14 @@ impl Settings {
         self.base.clone()
     }
 
-    /// The `vars` and `secrets` as bytes, for the name of what is made from them.
+    /// All of it, for what names a grant: secrets included.
     pub fn material(&self) -> zeroize::Zeroizing<Vec<u8>> {
         let mut text = zeroize::Zeroizing::new(String::new());
         for map in [&self.vars, &self.secrets] {
-            // What cannot be written is nested too deeply for any expression as well.
+            // What is nested too deeply to be written cannot be read by an expression either.
             let _ = Value::Map(map.clone()).write_json(super::Moments::Seconds, &mut text);
         }
+        text.push_str(self.base.as_deref().unwrap_or_default());
         zeroize::Zeroizing::new(text.as_bytes().to_vec())
     }
 

@@ -141,6 +141,11 @@ impl Template {
         self.names
     }
 
+    /// The text in front of the first expression.
+    pub fn beginning(&self) -> &str {
+        if let Some(Piece::Text(text)) = self.pieces.first() { text } else { "" }
+    }
+
     /// Whether there is no expression in it.
     pub fn is_constant(&self) -> bool {
         !self.pieces.iter().any(|piece| matches!(piece, Piece::Code(_)))

@@ -1,6 +1,6 @@
 //! The only place where an [`Error`] becomes a reply: problem+json (RFC 9457) with `Proxy-Status` (RFC 9209).
 
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response};
 use serde_json::json;
 
@@ -53,6 +53,9 @@ pub fn reply(error: &Error, id: &str, resource: Option<&str>) -> Response<Body> 
     }
     if matches!(error, Error::MethodNotAllowed(_)) {
         headers.insert(ALLOW, HeaderValue::from_static(FORWARDED_METHODS));
+    }
+    if matches!(error, Error::Unauthenticated(..)) {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"postern\""));
     }
     if ends_the_connection(error) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -73,7 +73,7 @@ fn compare(explained: &Value, seen: &Seen, volatile: &[String], what: &str) {
     for (shown, real) in shown.iter().zip(real) {
         let name = |line: &str| line.split(':').next().unwrap().to_owned();
         let same = if volatile.contains(&name(shown)) {
-            // Its value is another one each time: of the same field and length, or not shown.
+            // Its value is another one each time. or not shown.
             name(shown) == name(real) && (shown.len() == real.len() || shown.ends_with(": [redacted]"))
         } else {
             agrees(shown, real)

@@ -57,4 +57,5 @@ mod streaming;
 mod support;
 mod tokens;
 mod trouble;
+mod whose;
 mod wrong;

@@ -264,11 +264,6 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     ("connect: { listen: \"127.0.0.1:8081\" }\nadmin: { listen: \"127.0.0.1:8081\" }", "taken already", "port of its own"),
     (
-        "resources: { a: { base_url: http://localhost, auth: { oauth2_token_exchange: { token_url: https://i.example/t, client_id: i, subject: client } } } }",
-        "`subject: client` needs `clients`",
-        "subject:",
-    ),
-    (
         "resources: { a: { base_url: http://localhost, auth: { oauth2_jwt_bearer: { token_url: https://i.example/t } } } }",
         "`private_key` is missing",
         "private_key:",

@@ -175,6 +175,7 @@ pub fn read(node: &Node, fields: &Fields<'_>, scope: Option<(String, String)>, r
         renew_before: None,
         source: Arc::new(source),
         shelf: None,
+        reads: crate::auth::whose::Reads::default(),
     });
     Some((Held::Granted(Box::new(Granted { seat, scope, live: ArcSwapOption::empty() })), None))
 }

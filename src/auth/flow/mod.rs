@@ -31,6 +31,7 @@ use crate::auth::granted::{Gives, granted};
 use crate::auth::oauth::written;
 use crate::auth::read::{self, fields};
 use crate::auth::token::Token;
+use crate::auth::whose::Reads;
 use crate::auth::{Acquiring, Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing};
 use crate::call::Call;
 use crate::error::Error;
@@ -117,6 +118,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         renew_before,
         source: Arc::new(source),
         shelf: None,
+        reads: Reads::default(),
     });
     Some(Box::new(Flow { seat, apply, ended, gives: Gives { captures }, watched }))
 }
@@ -293,7 +295,7 @@ impl Flow {
     /// there is serves on.
     fn watch(&self, token: &Token) {
         for watched in &self.watched {
-            let Some(inner) = watched.seat.fresh(None) else {
+            let Some(inner) = watched.seat.shared_fresh() else {
                 watched.seat.nudge();
                 continue;
             };
@@ -313,7 +315,7 @@ impl Flow {
     async fn put(&self, call: &mut Call, token: Option<Arc<Token>>) -> Result<(), Error> {
         let token = match token {
             Some(token) => token,
-            None => self.seat.token(None).await?,
+            None => self.seat.shared_token().await?,
         };
         if call.granted.is_none() {
             call.granted = Some(Box::new(granted(vec![(0, token.clone())])));
@@ -343,15 +345,15 @@ impl Scheme for Flow {
     }
 
     fn acquire<'a>(&'a self, _: &'a Call) -> Option<Acquiring<'a>> {
-        Some(match self.seat.fresh(None) {
+        Some(match self.seat.shared_fresh() {
             Some(token) => Acquiring::Done(Ok(token)),
-            None => Acquiring::Later(Box::pin(self.seat.token(None))),
+            None => Acquiring::Later(Box::pin(self.seat.shared_token())),
         })
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         let acquired = call.ticket.take().and_then(|ticket| ticket.downcast::<Token>().ok());
-        let token = acquired.or_else(|| self.seat.fresh(None));
+        let token = acquired.or_else(|| self.seat.shared_fresh());
         if let Some(token) = &token {
             self.watch(token);
         }
@@ -375,11 +377,11 @@ impl Scheme for Flow {
                 return Ok(Renewal::Stands);
             }
             for watched in self.watched.iter().filter(|watched| watched.shown) {
-                if let Some(inner) = watched.seat.fresh(None) {
-                    watched.seat.refuse(&inner, None);
+                if let Some(inner) = watched.seat.shared_fresh() {
+                    watched.seat.refuse_shared(&inner);
                 }
             }
-            let worthwhile = self.seat.refuse(&token, None);
+            let worthwhile = self.seat.refuse_shared(&token);
             Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands })
         }))
     }

@@ -128,14 +128,14 @@ impl Run {
     }
 
     fn renews(&self, grant: usize, token: &Token) -> bool {
-        matches!(self.deeds.get(grant), Some(Deed::Grant(_, seat)) if seat.refuse(token, None))
+        matches!(self.deeds.get(grant), Some(Deed::Grant(_, seat)) if seat.refuse_shared(token))
     }
 
     async fn deed(&self, at: usize, deed: &Deed, state: &mut State, ask: Ask<'_>) -> Result<(), Turned> {
         match deed {
             Deed::Grant(name, seat) => {
                 let fault = |failure| Turned::Wrong(Fault { failure, answered: true });
-                let token = seat.token(None).await.map_err(|error| fault(Failure::Own(error)))?;
+                let token = seat.shared_token().await.map_err(|error| fault(Failure::Own(error)))?;
                 let held = granted(&token);
                 state.captured.insert(name, held).map_err(|full| fault(Teller("The login").unsendable(full.0).failure))?;
                 state.granted = Some((at, token));

@@ -13,7 +13,7 @@ use super::Mode;
 use super::federation::{Ambient, Base, External, Format, Impersonation, Subject};
 use crate::auth::Reading;
 use crate::auth::capture::Path;
-use crate::auth::oauth::call::{Call, Endpoint, Shape};
+use crate::auth::oauth::call::{Call, Endpoint, Shape, Written};
 use crate::auth::oauth::client::{Client, Usual};
 use crate::auth::oauth::form::{Form, Value as FormValue};
 use crate::auth::oauth::reply::Mapping;
@@ -171,6 +171,7 @@ fn call(endpoint: Endpoint, method: Method, shape: Shape, mapping: Mapping, read
         client: Client::nobody(),
         mapping,
         time: reading.context.head.min(PATIENCE),
+        settings: reading.context.settings.clone(),
     }
 }
 
@@ -292,6 +293,6 @@ fn machine(host: &str, wanted: &Wanted, reading: Reading<'_>) -> Option<Call> {
     };
     let endpoint = Endpoint::of_machine(&url, wanted.place, reading.context, reading.problems)?;
     let mut call = call(endpoint, Method::GET, Shape::Query, mapping, reading);
-    call.headers = vec![(HeaderName::from_static(FLAVOR.0), Some(HeaderValue::from_static(FLAVOR.1)))];
+    call.headers = vec![(HeaderName::from_static(FLAVOR.0), Some(Written::Ready(HeaderValue::from_static(FLAVOR.1))))];
     Some(call)
 }

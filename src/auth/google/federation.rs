@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::auth::field::Field;
 use crate::auth::grant::{Ask, Fetching, Source};
 use crate::auth::oauth::Oauth;
-use crate::auth::oauth::call::{Call, Endpoint};
+use crate::auth::oauth::call::{Call, Endpoint, Written};
 use crate::auth::oauth::form::Form;
 use crate::auth::oauth::trouble::{self, Step};
 use crate::auth::token::{Failure, Minted};
@@ -98,7 +98,7 @@ impl Source for Ambient {
     fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a> {
         Box::pin(async move {
             let first = match &self.base {
-                Base::Machine(call) => call.send(Step::Machine, Form::default(), None, ask.clock).await.map_err(|f| self.sought(f))?,
+                Base::Machine(call) => call.send_alone(Step::Machine, Form::default(), ask.clock).await.map_err(|f| self.sought(f))?,
                 // What was impersonated before is no user's token.
                 Base::User(oauth) => oauth.fetch(Ask { before: None, ..ask }).await?,
                 Base::External(external) => external.exchange(ask.clock).await?,
@@ -132,7 +132,7 @@ impl External {
     async fn exchange(&self, clock: &Clock) -> Result<Minted, Failure> {
         let mut form = self.form.clone();
         form.set("subject_token", self.subject.token().await?);
-        self.call.send(Step::Token, form, None, clock).await
+        self.call.send_alone(Step::Token, form, clock).await
     }
 }
 
@@ -142,8 +142,8 @@ impl Impersonation {
         let field = Field::new(&Zeroizing::new(["Bearer ", token].concat()));
         let field = field.map_err(|why| Failure::Own(Error::Internal(why.into())))?;
         let mut call = self.call.clone();
-        call.headers.push((AUTHORIZATION, Some(field.value())));
-        call.send(Step::Impersonation, self.form.clone(), None, clock).await
+        call.headers.push((AUTHORIZATION, Some(Written::Ready(field.value()))));
+        call.send_alone(Step::Impersonation, self.form.clone(), clock).await
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::auth::support::call;
 use crate::secret::Secret;
 use crate::store::{MasterKey, Memory as InMemory, Records};
 
@@ -31,6 +32,11 @@ impl std::fmt::Debug for Issuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Issuer")
     }
+}
+
+/// The token that everybody shares.
+async fn shared(seat: &Seat) -> Result<Arc<Token>, Error> {
+    seat.grant.token(seat, &seat.whose).await
 }
 
 impl Source for Issuer {
@@ -97,11 +103,12 @@ impl Stand {
             renew_before: None,
             source: self.issuer.clone(),
             shelf: None,
+            reads: Reads::default(),
         })
     }
 
     fn token(&self, seat: &Seat) -> Result<String, Error> {
-        self.runtime.block_on(seat.token(None)).map(|token| token.access().to_owned())
+        self.runtime.block_on(shared(seat)).map(|token| token.access().to_owned())
     }
 
     fn requests(&self) -> u32 {
@@ -120,14 +127,14 @@ fn sixty_four_first_callers_on_many_threads_share_one_fetch() {
     let callers: Vec<_> = (0..64)
         .map(|_| {
             let seat = seat.clone();
-            stand.runtime.spawn(async move { seat.token(None).await.unwrap().access().to_owned() })
+            stand.runtime.spawn(async move { shared(&seat).await.unwrap().access().to_owned() })
         })
         .collect();
     for caller in callers {
         assert_eq!(stand.runtime.block_on(caller).unwrap(), "token-1");
     }
     assert_eq!(stand.requests(), 1);
-    assert_eq!(seat.fresh(None).unwrap().access(), "token-1");
+    assert_eq!(seat.fresh(&call("/a")).unwrap().access(), "token-1");
 }
 
 #[test]
@@ -136,10 +143,10 @@ fn a_leader_who_leaves_changes_nothing_for_those_who_wait() {
     let stand = Stand::new(answering([Answer::Held(held)]), None);
     let seat = stand.seat();
     let leader = tokio::time::Duration::from_millis(20);
-    assert!(stand.runtime.block_on(async { tokio::time::timeout(leader, seat.token(None)).await }).is_err());
+    assert!(stand.runtime.block_on(async { tokio::time::timeout(leader, shared(&seat)).await }).is_err());
     let waiter = stand.runtime.spawn({
         let seat = seat.clone();
-        async move { seat.token(None).await.unwrap().access().to_owned() }
+        async move { shared(&seat).await.unwrap().access().to_owned() }
     });
     let_go.send(()).unwrap();
     assert_eq!(stand.runtime.block_on(waiter).unwrap(), "token-1");
@@ -150,13 +157,13 @@ fn a_leader_who_leaves_changes_nothing_for_those_who_wait() {
 fn sixty_four_refused_callers_share_one_renewal() {
     let stand = Stand::new(Issuer::default(), None);
     let seat = stand.seat();
-    let used = stand.runtime.block_on(seat.token(None)).unwrap();
+    let used = stand.runtime.block_on(shared(&seat)).unwrap();
     let callers: Vec<_> = (0..64)
         .map(|_| {
             let (seat, used) = (seat.clone(), used.clone());
             stand.runtime.spawn(async move {
-                assert!(seat.refuse(&used, None));
-                seat.token(None).await.unwrap().access().to_owned()
+                assert!(seat.grant.refuse(&used, &seat, &seat.whose, Life::refuse));
+                shared(&seat).await.unwrap().access().to_owned()
             })
         })
         .collect();
@@ -171,9 +178,9 @@ fn a_refused_token_is_not_served_even_before_anyone_asks() {
     let (let_go, held) = oneshot::channel();
     let stand = Stand::new(answering([Answer::Mint(None), Answer::Held(held)]), None);
     let seat = stand.seat();
-    let used = stand.runtime.block_on(seat.token(None)).unwrap();
-    assert!(seat.refuse(&used, None));
-    assert!(seat.fresh(None).is_none());
+    let used = stand.runtime.block_on(shared(&seat)).unwrap();
+    assert!(seat.grant.refuse(&used, &seat, &seat.whose, Life::refuse));
+    assert!(seat.fresh(&call("/a")).is_none());
     let_go.send(()).unwrap();
     assert_eq!(stand.token(&seat).unwrap(), "token-2");
 }
@@ -337,7 +344,7 @@ fn what_the_issuer_gave_and_the_disk_refused_is_stored_later_and_never_asked_for
     let seat = stand.seat();
     let asking = stand.runtime.spawn({
         let seat = seat.clone();
-        async move { seat.token(None).await.map(|token| token.access().to_owned()) }
+        async move { shared(&seat).await.map(|token| token.access().to_owned()) }
     });
     // The intent is written by the time that the issuer is asked.
     while stand.requests() == 0 {

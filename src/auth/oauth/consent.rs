@@ -19,15 +19,21 @@ use super::trouble::Step;
 use crate::auth::assertion;
 use crate::auth::captured::{Captured, Held};
 use crate::auth::consent::{Ask, Back, Begun, Consent, Kept, Params, Refusal, Working};
+use crate::auth::grant;
+use crate::auth::said;
 use crate::auth::token::{Failure, Minted};
+use crate::auth::whose::{Asking, Whose};
 use crate::auth::{Context, Reading};
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::expr::Names;
 use crate::net::{self, Origin};
 use crate::secret::Secret;
 use crate::tree::{Fields, Node, Problems};
 use crate::uri::encode_loosely;
 
+/// What expressions about consent may read: nothing of a client, as it is a person's account.
+const OFFERED: Names = said::FIRST.without(Names::CLIENT);
 /// Longest authorize URL, with its parameters.
 const URL_MAX: usize = 16 * 1024;
 /// Most values that a callback brings.
@@ -95,7 +101,7 @@ impl ByCode {
         let (resource, audience) = (json("resource"), json("audience"));
         let issuer = fields.node("issuer").map(|node| issuer(node, problems));
         let redirect_uri = fields.node("redirect_uri").map(|node| redirect_uri(node, context, problems));
-        let revoke = fields.node("revoke_url").map(|node| Endpoint::read(node, tls, context, problems));
+        let revoke = fields.node("revoke_url").map(|node| Endpoint::read(node, OFFERED, tls, context, problems));
         let pkce = fields.flag("pkce", true);
         let revoke = match revoke {
             Some(endpoint) => {
@@ -123,7 +129,7 @@ impl ByCode {
         if self.callback.code.is_some() {
             return None;
         }
-        Some(First { form: self.own(), assertion: None })
+        Some(First { form: self.own(), said: Vec::new(), bearer: false, assertion: None })
     }
 
     /// The gateway's own credentials, which a person's yes has given a meaning.
@@ -141,7 +147,9 @@ impl ByCode {
     }
 
     /// The parameters of the authorize URL.
-    fn question(&self, ask: Ask<'_>, verifier: Option<&Secret>, client: &Client, found: Option<&Found>) -> Form {
+    fn question(&self, ask: Ask<'_>, verifier: Option<&Secret>, client: &Client, found: Option<&Found>) -> Result<Form, Failure> {
+        let whose = Whose::with(ask.vars);
+        let asking = Asking::new(&self.call.settings, grant::Ask { before: None, whose: &whose, clock: ask.clock });
         let mut form = Form::default();
         form.set("response_type", "code");
         if let Some(id) = client.id() {
@@ -161,8 +169,8 @@ impl ByCode {
             }
         }
         for (name, value) in &self.authorize.params {
-            match value {
-                Some(value) => form.set(name, value.clone()),
+            match value.as_ref().map(|argument| argument.make(&asking)).transpose()?.flatten() {
+                Some(value) => form.set(name, value),
                 None => form.remove(name),
             }
         }
@@ -173,7 +181,7 @@ impl ByCode {
             }
         }
         form.remove_empty();
-        form
+        Ok(form)
     }
 
     /// What the token is for: as written, or as the resource calls itself.
@@ -246,7 +254,7 @@ impl Consent for ByCode {
                 }
                 None => (None, None),
             };
-            let form = self.question(ask, verifier.as_ref(), registered.as_ref().unwrap_or(&self.call.client), found.as_deref());
+            let form = self.question(ask, verifier.as_ref(), registered.as_ref().unwrap_or(&self.call.client), found.as_deref())?;
             let query = if self.authorize.loose { form.encoded_by(encode_loosely) } else { form.encoded() };
             let url = self.authorize.with(&query, found.as_deref())?;
             if url.expose().len() > URL_MAX {
@@ -289,7 +297,9 @@ impl Consent for ByCode {
                 Some(finder) => &finder.complete(&self.call, back.clock.millis()).await?,
                 None => &self.call,
             };
-            Ok(call.send(Step::Code, form, Some(&before), back.clock).await?)
+            let whose = Whose::with(back.vars);
+            let ask = grant::Ask { before: Some(&before), whose: &whose, clock: back.clock };
+            Ok(call.send(Step::Code, form, &Asking::new(&call.settings, ask)).await?)
         })
     }
 
@@ -316,7 +326,8 @@ impl Consent for ByCode {
             let mut form = Form::default();
             form.set("token", token.clone());
             form.set("token_type_hint", hint);
-            Ok(call.told(form, clock).await?)
+            let (whose, before) = (Whose::anybody(), Some(minted));
+            Ok(call.told(form, &Asking::new(&call.settings, grant::Ask { before, whose: &whose, clock })).await?)
         })
     }
 }
@@ -328,11 +339,11 @@ impl Authorize {
         let place = node.map_or(fields.place(), |node| node.place);
         let found = node.is_none();
         let url = node.map_or_else(|| issuer.map(str::to_owned), |node| node.text(problems));
-        let params = call::params(fields.node("params"), Shape::Query, problems);
+        let params = call::params(fields.node("params"), Shape::Query, OFFERED, context, problems);
         let (mut more, mut renames, mut fragment, mut loose) = (Some(Vec::new()), Some(Vec::new()), false, false);
         if let Some(node) = fields.node("authorize") {
             let fields = Fields::of(node, "a map with `params`, `rename`, `fragment` and `encode`", problems)?;
-            more = call::params(fields.node("params"), Shape::Query, problems);
+            more = call::params(fields.node("params"), Shape::Query, OFFERED, context, problems);
             renames = call::renames(fields.node("rename"), problems);
             fragment = fields.flag("fragment", false);
             loose = fields.choice("encode", &[("strict", false), ("raw", true)], false);

@@ -18,6 +18,7 @@ use crate::auth::Reading;
 use crate::auth::connection::Connections;
 use crate::auth::grant::Material;
 use crate::auth::token::Failure;
+use crate::expr::Names;
 use crate::net::{self, Hosts, Origin, Reach};
 use crate::tree::{Fields, Node, Problems};
 
@@ -86,7 +87,7 @@ impl Finder {
             None => None,
         };
         let endpoint = match issuer {
-            Some(node) => Some(Endpoint::read(node, tls, context, problems)?),
+            Some(node) => Some(Endpoint::read(node, Names::NONE, tls, context, problems)?),
             None => None,
         };
         let registration = match registration {

@@ -71,9 +71,17 @@ impl Form {
         });
     }
 
-    /// Every text in it that may not be shown.
-    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.0.iter().filter_map(|(_, value)| if let Value::Text(secret) = value { Some(secret) } else { None })
+    /// Every text in it that may not be shown. Texts inside JSON are among them: nobody knows which came from a reference.
+    pub fn secrets(&self) -> Vec<Secret> {
+        let mut all = Vec::new();
+        for (_, value) in &self.0 {
+            match value {
+                Value::Text(secret) => all.push(secret.clone()),
+                Value::Json(json) => texts(json, &mut all),
+                Value::Plain(_) | Value::Scopes(..) => {}
+            }
+        }
+        all
     }
 
     /// `a=b&c=d`, everything but unreserved characters encoded.
@@ -119,6 +127,15 @@ impl Form {
         };
         let map: Map<String, Json> = self.0.iter().map(|(name, v)| (name.clone(), value(v))).collect();
         Zeroizing::new(Json::Object(map).to_string())
+    }
+}
+
+fn texts(json: &Json, into: &mut Vec<Secret>) {
+    match json {
+        Json::String(text) => into.push(Secret::new(text.clone())),
+        Json::Array(items) => items.iter().for_each(|item| texts(item, into)),
+        Json::Object(map) => map.values().for_each(|value| texts(value, into)),
+        _ => {}
     }
 }
 

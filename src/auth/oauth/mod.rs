@@ -15,16 +15,20 @@ pub(super) mod reply;
 pub(super) mod trouble;
 
 use crate::auth::assertion::{self, Signer};
+use crate::auth::expiry;
 use crate::auth::grant::{Ask, Fetching, Source};
+use crate::auth::said::Said;
 use crate::auth::saml::Saml;
 use crate::auth::token::{Failure, Minted};
+use crate::auth::whose::{Asking, Reads};
 use crate::clock::Clock;
-use crate::error::Trouble;
+use crate::error::{Error, Trouble};
+use crate::expr::{Moments, Name, Names};
 use crate::secret::Secret;
 use call::Call;
 use form::Form;
 pub use read::{Kind, PATIENCE, asserted, read, written};
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use trouble::Step;
 
 /// A grant of OAuth 2, as the configuration has it.
@@ -51,6 +55,10 @@ pub struct Oauth {
 pub struct First {
     /// Standard parameters.
     pub form: Form,
+    /// Those that hold expressions.
+    pub said: Vec<(&'static str, Said)>,
+    /// Whether the client's own token is what is exchanged (`subject: client`).
+    pub bearer: bool,
     /// The assertion, where there is one.
     pub assertion: Option<Assertion>,
 }
@@ -63,9 +71,9 @@ pub enum Assertion {
         /// The key.
         signer: Box<Signer>,
         /// `iss`.
-        issuer: String,
+        issuer: Said,
         /// Further claims, and standard ones that are replaced or removed.
-        claims: Map<String, Json>,
+        claims: Said,
     },
     /// Made by somebody else (ruling F46).
     Made(Secret),
@@ -74,15 +82,52 @@ pub enum Assertion {
 }
 
 impl First {
-    fn form(&self, clock: &Clock) -> Result<Form, Failure> {
+    /// What its expressions read.
+    fn names(&self) -> Names {
+        let assertion = match &self.assertion {
+            Some(Assertion::Signed { issuer, claims, .. }) => issuer.names().with(claims.names()),
+            _ => Names::NONE,
+        };
+        self.said.iter().fold(assertion, |names, (_, said)| names.with(said.names()))
+    }
+
+    /// A refusal, told to whoever can mend it.
+    fn told(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Refused(trouble) if self.bearer => {
+                Failure::Refused(Trouble { hint: "Send a token of yours that the issuer takes.".into(), ..trouble })
+            }
+            other => other,
+        }
+    }
+
+    /// `url` is where it goes, for the audience of an assertion that names none.
+    fn form(&self, url: &str, asking: &Asking<'_>) -> Result<Form, Failure> {
         let mut form = self.form.clone();
+        for (name, said) in &self.said {
+            match call::Argument::Said(said.clone()).make(asking)? {
+                Some(value) => form.set(name, value),
+                None => form.remove(name),
+            }
+        }
+        if self.bearer {
+            let bearer = asking.ask().whose.bearer().cloned();
+            form.set("subject_token", bearer.ok_or_else(|| Failure::Own(Error::Internal("a token for nobody".into())))?);
+        }
         match &self.assertion {
             None => {}
             Some(Assertion::Made(made)) => form.set("assertion", made.clone()),
-            Some(Assertion::Saml(saml)) => form.set("assertion", saml.parameter(clock.millis()).map_err(Failure::Own)?),
+            Some(Assertion::Saml(saml)) => form.set("assertion", saml.parameter(asking.ask().clock.millis()).map_err(Failure::Own)?),
             Some(Assertion::Signed { signer, issuer, claims }) => {
-                let mut all = assertion::claims(issuer, clock.millis());
-                all.extend(claims.iter().map(|(name, value)| (name.clone(), value.clone())));
+                let issuer = issuer.make(asking, Moments::Refused)?.json;
+                let mut all = assertion::claims(issuer.as_str().unwrap_or_default(), asking.ask().clock.millis());
+                if !issuer.is_string() {
+                    all.insert("iss".into(), issuer);
+                }
+                all.insert("aud".into(), url.into());
+                if let Json::Object(claims) = claims.make(asking, Moments::Seconds)?.json {
+                    all.extend(claims);
+                }
                 form.set("assertion", Secret::new(signer.sign(&all)?));
             }
         }
@@ -105,18 +150,32 @@ impl Oauth {
         }
     }
 
+    /// What acquisitions read of the caller (ruling G4).
+    pub fn reads(&self) -> Reads {
+        let bearer = self.first.as_ref().is_some_and(|first| first.bearer);
+        let account = self.names().has(Name::Vars) && self.call.settings.unsettled().has(Name::Vars);
+        Reads { client: self.names().and(Names::CLIENT), bearer, account }
+    }
+
+    /// All that its expressions read.
+    pub fn names(&self) -> Names {
+        let first = self.first.as_ref().map_or(Names::NONE, First::names);
+        let refresh = self.refresh.as_ref().map_or(Names::NONE, Call::names);
+        first.with(refresh).with(self.call.names())
+    }
+
     /// A refresh, where there is something to refresh with.
-    async fn refreshed(&self, before: Option<&Minted>, clock: &Clock) -> Option<Result<Minted, Failure>> {
+    async fn refreshed(&self, ask: Ask<'_>) -> Option<Result<Minted, Failure>> {
         let call = self.refresh.as_ref()?;
-        let token = before.and_then(|b| b.refresh.as_ref()).or(self.refresh_token.as_ref())?;
+        let token = ask.before.and_then(|b| b.refresh.as_ref()).or(self.refresh_token.as_ref())?;
         let mut form = Form::default();
         form.set("grant_type", "refresh_token");
         form.set("refresh_token", token.clone());
-        let call = match self.ready(call, clock).await {
+        let call = match self.ready(call, ask.clock).await {
             Ok(call) => call,
             Err(failure) => return Some(Err(failure)),
         };
-        let sent = call.send(Step::Refresh, form, before, clock).await;
+        let sent = call.send(Step::Refresh, form, &Asking::new(&call.settings, ask)).await;
         // An answer without a refresh token keeps the one that was sent, also if it is the configured one.
         Some(sent.map(|minted| {
             let rotates = minted.rotates || minted.refresh.as_ref().is_some_and(|new| new != token);
@@ -124,7 +183,7 @@ impl Oauth {
         }))
     }
 
-    async fn begun(&self, clock: &Clock) -> Result<Minted, Failure> {
+    async fn begun(&self, ask: Ask<'_>) -> Result<Minted, Failure> {
         let Some(first) = &self.first else {
             let hint = if self.consent.is_some() {
                 "Connect the account again."
@@ -137,18 +196,25 @@ impl Oauth {
                 cause: "a grant has neither a refresh token nor a way to begin without a person".into(),
             }));
         };
-        self.ready(&self.call, clock).await?.send(Step::Token, first.form(clock)?, None, clock).await
+        let call = self.ready(&self.call, ask.clock).await?;
+        let asking = Asking::new(&call.settings, Ask { before: None, ..ask });
+        let form = first.form(call.endpoint.at(&asking)?.url(), &asking)?;
+        let mut minted = call.send(Step::Token, form, &asking).await.map_err(|failure| first.told(failure))?;
+        // What was had for a client's token ends with that, whatever the issuer says.
+        let end = ask.whose.bearer().and_then(|bearer| expiry::of_jwt(bearer.expose()));
+        minted.expires = minted.expires.into_iter().chain(end).min();
+        Ok(minted)
     }
 }
 
 impl Source for Oauth {
     fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a> {
         Box::pin(async move {
-            match self.refreshed(ask.before, ask.clock).await {
+            match self.refreshed(ask).await {
                 // A refresh token that is spent is no reason to give up where the grant can begin anew.
-                Some(Err(Failure::Refused(_) | Failure::Denied(..))) if self.first.is_some() => self.begun(ask.clock).await,
+                Some(Err(Failure::Refused(_) | Failure::Denied(..))) if self.first.is_some() => self.begun(ask).await,
                 Some(done) => done,
-                None => self.begun(ask.clock).await,
+                None => self.begun(ask).await,
             }
         })
     }

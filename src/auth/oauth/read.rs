@@ -12,13 +12,16 @@ use super::discovery::Finder;
 use super::form::{Form, Value};
 use super::reply::Mapping;
 use super::{Assertion, First, Oauth};
-use crate::auth::assertion::{self, Signer};
+use crate::auth::assertion::Signer;
 use crate::auth::grant::{Material, NewSeat};
 use crate::auth::granted::Gives;
 use crate::auth::presented::Presence;
 use crate::auth::read::fields;
+use crate::auth::said::{self, Said};
 use crate::auth::saml::Saml;
+use crate::auth::whose::Reads;
 use crate::auth::{Context, Reading, Scheme};
+use crate::expr::Names;
 use crate::net;
 use crate::secret::Secret;
 use crate::tree::{self, Fields, Node, Problems};
@@ -113,8 +116,10 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
         Some(read) => Some(read?),
         None => None,
     };
-    let brought = oauth.consent.iter().flat_map(|consent| consent.captures());
-    let gives = Gives { captures: oauth.call.mapping.captures().chain(brought).map(str::to_owned).collect() };
+    let called_back = oauth.consent.iter().flat_map(|consent| consent.captures());
+    let gives = Gives { captures: oauth.call.mapping.captures().chain(called_back).map(str::to_owned).collect() };
+    // The accounts of a person's consent have grants of their own, and a given refresh token is one.
+    let reads = if kind == Kind::AuthorizationCode { Reads::default() } else { oauth.reads() };
     let material = material(node, &oauth, kind, reading.context);
     let consent = oauth.consent.clone().map(|consent| consent as std::sync::Arc<dyn crate::auth::consent::Consent>);
     let shelf = consent.is_some().then(|| reading.context.tokens.connections().shelf(reading.context.owner));
@@ -126,6 +131,7 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
         renew_before,
         source: std::sync::Arc::new(oauth),
         shelf,
+        reads,
     });
     Some(presence.consenting(consent).of(seat, gives, reading))
 }
@@ -143,6 +149,10 @@ fn material(node: &Node, oauth: &Oauth, kind: Kind, context: &Context<'_>) -> Ma
             written(node, &["place", "refused", "renew_before"], &mut parts);
             // An issuer may bind what it mints to the certificate (RFC 8705 section 3).
             parts.extend(context.certificate.map(|certificate| certificate.fingerprint().to_vec()));
+            // What expressions read at each call is no part of what is written.
+            if !oauth.names().is_empty() {
+                parts.push(context.settings.material().to_vec());
+            }
             Material::of(parts.iter().map(Vec::as_slice))
         }
     }
@@ -206,8 +216,9 @@ fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth>
         }
     }
     // Logins often come with a refresh token; client credentials are simply presented again, unless told otherwise.
-    let refreshes = refresh.is_some() || matches!(kind, Kind::Password | Kind::AuthorizationCode | Kind::TokenExchange);
-    let refresh = if refreshes { Some(refreshing(refresh, &call, reading, tls.as_ref())?) } else { None };
+    let refreshes = !first.as_ref().is_some_and(|first| first.bearer)
+        && (refresh.is_some() || matches!(kind, Kind::Password | Kind::AuthorizationCode | Kind::TokenExchange));
+    let refresh = if refreshes { Some(refreshing(refresh, kind, &call, reading, tls.as_ref())?) } else { None };
     Some(Oauth { first, call, refresh, refresh_token, consent, finder, must_keep: kind == Kind::AuthorizationCode })
 }
 
@@ -277,11 +288,11 @@ fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net:
         _ if fields.node("token_url").is_none() && finder.is_some_and(|finder| finder.issuer().is_some()) => {
             finder.and_then(Finder::stand_in)
         }
-        _ => fields.need("token_url").and_then(|n| Endpoint::read(n, tls, context, problems)),
+        _ => fields.need("token_url").and_then(|n| Endpoint::read(n, kind.offered(), tls, context, problems)),
     };
     let (method, shape) = manner(fields, (&Method::POST, Shape::Form), problems)?;
-    let params = call::params(fields.node(kind.params()), shape, problems);
-    let headers = call::headers(fields.node("headers"), problems);
+    let params = call::params(fields.node(kind.params()), shape, kind.offered(), context, problems);
+    let headers = call::headers(fields.node("headers"), kind.offered(), context, problems);
     let renames = call::renames(fields.node("fields"), problems);
     let client = Client::read(fields, kind.usual(), kind.asserts(), context, problems);
     let mapping = Mapping::read(fields.node("response"), &Mapping::default(), false, problems)
@@ -304,13 +315,24 @@ fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net:
         }
         problems.warn(place, why, hint);
     }
-    Some(Call { endpoint, method, shape, headers, params, renames: renames?, client, mapping: mapping?, time })
+    let settings = context.settings.clone();
+    Some(Call { endpoint, method, shape, headers, params, renames: renames?, client, mapping: mapping?, time, settings })
 }
 
 impl Kind {
     /// Whether its first call holds an assertion, whose key and audience are its own.
     fn asserts(self) -> bool {
         matches!(self, Self::JwtBearer | Self::SamlBearer)
+    }
+
+    /// What its expressions may read. An account that several clients use is nobody's of them.
+    fn offered(self) -> Names {
+        if self == Self::AuthorizationCode { said::FIRST.without(Names::CLIENT) } else { said::FIRST }
+    }
+
+    /// The same in a refresh.
+    fn offered_to_refresh(self) -> Names {
+        if self == Self::AuthorizationCode { said::REFRESH.without(Names::CLIENT) } else { said::REFRESH }
     }
 
     /// Whether a client without a name would be a mistake, unless headers or parameters name it.
@@ -354,82 +376,119 @@ fn domain(fields: &Fields<'_>, reading: Reading<'_>, tls: Option<&net::tls::Conf
     Endpoint::of(&format!("{scheme}://{host}/oauth/token"), node.place, tls, reading.context, reading.problems)
 }
 
-/// What is special in the first call.
+/// Reads what is special in the first call.
+struct Parameters<'r> {
+    reading: Reading<'r>,
+    form: Form,
+    said: Vec<(&'static str, Said)>,
+    bearer: bool,
+}
+
+impl Parameters<'_> {
+    /// A parameter of any kind, as written or made for each call. `None` after an error was reported.
+    fn take(&mut self, name: &'static str, node: &Node) -> Option<()> {
+        let problems = self.reading.problems;
+        if let tree::Value::Secret(secret) = &node.value {
+            self.form.set(name, secret.clone());
+            return Some(());
+        }
+        match Said::read(node, said::FIRST, self.reading.context.settings, problems)? {
+            Said::Ready(json) => self.form.set(name, Value::Json(json)),
+            said => self.said.push((name, said)),
+        }
+        Some(())
+    }
+
+    /// One that is text, and may be secret.
+    fn text(&mut self, name: &'static str, node: &Node) -> Option<()> {
+        if node.is_template() {
+            return self.take(name, node);
+        }
+        self.form.set(name, secret_or_text(node, self.reading.problems)?);
+        Some(())
+    }
+
+    /// One that is a secret.
+    fn secret(&mut self, name: &'static str, node: &Node) -> Option<()> {
+        if node.is_template() {
+            return self.take(name, node);
+        }
+        self.form.set(name, node.secret(self.reading.problems)?);
+        Some(())
+    }
+}
+
 fn first(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<First> {
-    let problems = reading.problems;
-    let mut form = Form::default();
+    let mut all = Parameters { reading, form: Form::default(), said: Vec::new(), bearer: false };
     if let Some(grant) = kind.grant_type() {
-        form.set("grant_type", grant);
+        all.form.set("grant_type", grant);
     }
     let mut assertion = None;
-    let mut whole = true;
-    match kind {
-        Kind::Password => whole = password(fields, &mut form, problems).is_some(),
-        Kind::TokenExchange => whole = exchange(fields, &mut form, problems).is_some(),
+    let whole = match kind {
+        Kind::Password => password(fields, &mut all),
+        Kind::TokenExchange => exchange(fields, &mut all),
         Kind::JwtBearer => {
             assertion = bearer(fields, reading);
-            whole = assertion.is_some();
+            assertion.as_ref().map(|_| ())
         }
         Kind::SamlBearer => {
             assertion = saml(fields, reading);
-            whole = assertion.is_some();
+            assertion.as_ref().map(|_| ())
         }
-        Kind::Auth0 => {
-            if fields.need("audience").is_none() {
-                whole = false;
-            }
-        }
-        Kind::ClientCredentials | Kind::AuthorizationCode => {}
-    }
+        Kind::Auth0 => fields.need("audience").map(|_| ()),
+        Kind::ClientCredentials | Kind::AuthorizationCode => Some(()),
+    };
     let scopes = fields.texts("scopes");
     let separator = fields.text("scope_separator").unwrap_or_else(|| " ".into());
     if !scopes.is_empty() {
-        form.set("scope", Value::Scopes(scopes, separator));
+        all.form.set("scope", Value::Scopes(scopes, separator));
     }
     // Where there is an assertion, it is for this audience.
     if !kind.asserts()
         && let Some(node) = fields.node("audience")
     {
-        form.set("audience", Value::Json(assertion::json(node, problems)?));
+        all.take("audience", node)?;
     }
     if let Some(node) = fields.node("resource") {
-        form.set("resource", Value::Json(assertion::json(node, problems)?));
+        all.take("resource", node)?;
     }
-    whole.then_some(First { form, assertion })
+    whole?;
+    Some(First { form: all.form, said: all.said, bearer: all.bearer, assertion })
 }
 
-fn password(fields: &Fields<'_>, form: &mut Form, problems: &Problems) -> Option<()> {
-    let username = fields.need("username").and_then(|n| secret_or_text(n, problems));
-    let password = fields.need("password").and_then(|n| n.secret_or_empty(problems));
-    form.set("username", username?);
-    form.set("password", password?);
-    Some(())
+fn password(fields: &Fields<'_>, all: &mut Parameters<'_>) -> Option<()> {
+    let username = fields.need("username").and_then(|n| all.text("username", n));
+    let password = fields.need("password").and_then(|n| {
+        if n.is_template() {
+            return all.take("password", n);
+        }
+        all.form.set("password", n.secret_or_empty(all.reading.problems)?);
+        Some(())
+    });
+    username.and(password)
 }
 
-fn exchange(fields: &Fields<'_>, form: &mut Form, problems: &Problems) -> Option<()> {
+fn exchange(fields: &Fields<'_>, all: &mut Parameters<'_>) -> Option<()> {
     const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
     let kind_of = |key: &'static str| fields.text(key).unwrap_or_else(|| ACCESS_TOKEN.into());
     let subject = fields.need("subject").and_then(|node| {
         if node.word() == Some("client") {
-            let hint = "give the subject's token: subject: \"${file:token}\"";
-            problems.error(node.place, "`subject: client` needs `clients`, which is not built into this version", hint);
-            return None;
+            all.bearer = true;
+            return Some(());
         }
-        node.secret(problems)
+        all.secret("subject_token", node)
     });
     let subject_type = kind_of("subject_token_type");
-    let actor = fields.node("actor").map(|node| node.secret(problems));
+    all.form.set("subject_token_type", subject_type);
     let actor_type = kind_of("actor_token_type");
-    form.set("subject_token", subject?);
-    form.set("subject_token_type", subject_type);
-    if let Some(actor) = actor {
-        form.set("actor_token", actor?);
-        form.set("actor_token_type", actor_type);
+    if let Some(node) = fields.node("actor") {
+        all.secret("actor_token", node)?;
+        all.form.set("actor_token_type", actor_type);
     }
     if let Some(requested) = fields.text("requested_token_type") {
-        form.set("requested_token_type", requested);
+        all.form.set("requested_token_type", requested);
     }
-    Some(())
+    subject
 }
 
 /// The assertion of a JWT bearer grant: the operator's claims win, `null` removes one.
@@ -443,21 +502,29 @@ fn bearer(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Assertion> {
         }
         return node.secret(problems).map(Assertion::Made);
     }
+    let said = |node: &Node| Said::read(node, said::FIRST, reading.context.settings, problems);
     let signer = Signer::read(fields, None, reading.context.folders, problems);
-    let issuer = fields.need("issuer").and_then(|n| n.text(problems));
-    let audience = match fields.node("audience") {
-        Some(node) => assertion::json(node, problems),
-        None => fields.node("token_url").and_then(|n| n.word()).map(Into::into),
-    };
-    let mut claims = Map::new();
-    claims.insert("aud".into(), audience?);
-    if let Some(subject) = fields.node("subject").and_then(|n| n.text_or_unset(problems)).filter(|s| !s.is_empty()) {
-        claims.insert("sub".into(), subject.into());
+    let issuer =
+        fields.need("issuer").and_then(|n| if n.is_template() { said(n) } else { n.text(problems).map(|t| Said::Ready(t.into())) });
+    let mut claims = Vec::new();
+    if let Some(node) = fields.node("audience") {
+        claims.push(("aud".to_owned(), said(node)?));
+    }
+    if let Some(node) = fields.node("subject") {
+        if node.is_template() {
+            claims.push(("sub".to_owned(), said(node)?));
+        } else if let Some(subject) = node.text_or_unset(problems).filter(|s| !s.is_empty()) {
+            claims.push(("sub".to_owned(), Said::Ready(subject.into())));
+        }
     }
     if let Some(node) = fields.node("claims") {
-        claims.extend(assertion::json_map(node, problems)?);
+        Fields::of(node, "a map of claims", problems)?;
+        for entry in node.entries() {
+            claims.retain(|(name, _)| **name != *entry.key);
+            claims.push((entry.key.to_string(), said(&entry.node)?));
+        }
     }
-    Some(Assertion::Signed { signer: Box::new(signer?), issuer: issuer?, claims })
+    Some(Assertion::Signed { signer: Box::new(signer?), issuer: issuer?, claims: Said::Map(claims) })
 }
 
 /// The assertion of a SAML bearer grant.
@@ -497,13 +564,17 @@ pub fn asserted(
         client: Client::nobody(),
         mapping: Mapping::default().token_at(token),
         time: reading.context.head.min(PATIENCE),
+        settings: reading.context.settings.clone(),
     };
-    let first = First { form, assertion: Some(Assertion::Signed { signer: Box::new(signer), issuer, claims }) };
+    let (issuer, claims) = (Said::Ready(issuer.into()), Said::Ready(claims.into()));
+    let assertion = Some(Assertion::Signed { signer: Box::new(signer), issuer, claims });
+    let first = First { form, said: Vec::new(), bearer: false, assertion };
     Some(Oauth { first: Some(first), call, refresh: None, refresh_token: None, consent: None, finder: None, must_keep: false })
 }
 
 /// `refresh`: each key falls back to the scheme's own (ruling E7).
-fn refreshing(node: Option<&Node>, first: &Call, reading: Reading<'_>, tls: Option<&net::tls::Config>) -> Option<Call> {
+fn refreshing(node: Option<&Node>, kind: Kind, first: &Call, reading: Reading<'_>, tls: Option<&net::tls::Config>) -> Option<Call> {
+    let offered = kind.offered_to_refresh();
     let problems = reading.problems;
     // Another grant's type is not the refresh's.
     let inherited = |params: &[Param]| params.iter().filter(|(name, _)| name != "grant_type").cloned().collect();
@@ -511,14 +582,14 @@ fn refreshing(node: Option<&Node>, first: &Call, reading: Reading<'_>, tls: Opti
     let Some(node) = node else { return Some(call) };
     let fields = Fields::of(node, "a map with the settings of the refresh", problems)?;
     if let Some(node) = fields.node("url") {
-        call.endpoint = Endpoint::read(node, tls, reading.context, problems)?;
+        call.endpoint = Endpoint::read(node, offered, tls, reading.context, problems)?;
     }
     (call.method, call.shape) = manner(&fields, (&first.method, first.shape), problems)?;
     if let Some(node) = fields.node("params") {
-        call.params = call::params(Some(node), call.shape, problems)?;
+        call.params = call::params(Some(node), call.shape, offered, reading.context, problems)?;
     }
     if let Some(node) = fields.node("headers") {
-        call.headers = call::headers(Some(node), problems)?;
+        call.headers = call::headers(Some(node), offered, reading.context, problems)?;
     }
     if fields.node("client_auth").is_some() {
         // Who the client is stays; only how it says so may differ.

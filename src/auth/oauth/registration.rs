@@ -11,6 +11,7 @@ use super::client::Client;
 use super::trouble::unfit as down;
 use crate::auth::token::Failure;
 use crate::auth::{Context, assertion};
+use crate::expr::Names;
 use crate::net;
 use crate::secret::Secret;
 use crate::tree::{Fields, Node, Problems};
@@ -53,7 +54,7 @@ impl Registration {
     ) -> Option<Self> {
         let fields = Fields::of(node, "a map with `url` and `metadata`", problems)?;
         let url = match fields.node("url") {
-            Some(node) => Some(Endpoint::read(node, tls, context, problems)?),
+            Some(node) => Some(Endpoint::read(node, Names::NONE, tls, context, problems)?),
             None => None,
         };
         let metadata = match fields.node("metadata") {

@@ -17,6 +17,7 @@ use crate::auth::granted::Gives;
 use crate::auth::jar::Jar;
 use crate::auth::read::fields;
 use crate::auth::token::{STAND_IN, Token};
+use crate::auth::whose::Reads;
 use crate::auth::{Acquiring, Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing, place};
 use crate::body::Body;
 use crate::call::Call;
@@ -102,6 +103,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         renew_before,
         source: Arc::new(login),
         shelf: None,
+        reads: Reads::default(),
     });
     let (origin, clock) = (context.origin.clone(), context.tokens.clock().clone());
     Some(Box::new(Session { seat, ended, csrf, guarded, origin, clock, futile: Mutex::default() }))
@@ -231,10 +233,10 @@ impl Scheme for Session {
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
-        match self.seat.fresh(None) {
+        match self.seat.shared_fresh() {
             Some(token) => Signing::Done(self.put(call, token)),
             None => Signing::Later(Box::pin(async move {
-                let token = self.seat.token(None).await?;
+                let token = self.seat.shared_token().await?;
                 self.put(call, token)
             })),
         }

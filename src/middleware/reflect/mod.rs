@@ -10,7 +10,7 @@ mod scan;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, ORIGIN, REFERER, SET_COOKIE};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, ORIGIN, REFERER, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use zeroize::Zeroizing;
 
@@ -89,9 +89,11 @@ impl Reflect {
     /// is nothing to look for, or nobody wants it.
     pub fn new(mode: Mode, fixed: Option<Arc<Mask>>, auth: Option<&Auth>) -> Option<Self> {
         let fresh = auth.filter(|auth| auth.fresh()).map(|auth| {
-            let Owned { mut headers, params, cookies, every_cookie, .. } = auth.owns();
+            let Owned { mut headers, params, cookies, every_cookie, passes_authorization, .. } = auth.owns();
             // These name the upstream, and are no secrets.
             headers.retain(|name| *name != ORIGIN && *name != REFERER);
+            // What takes the place of the client's own.
+            headers.extend(passes_authorization.then_some(AUTHORIZATION));
             Fresh { headers, params, cookies, every_cookie, last: ArcSwapOption::empty() }
         });
         let fixed = fixed.filter(|mask| !mask.is_empty());
