@@ -234,6 +234,11 @@ fn one(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> O
     let settings = if node.get("connections").is_some() { settings.without(Names::of(&[Name::Vars])) } else { settings };
     let hosts = node.get("hosts").map(|n| Hosts::read(n, problems));
     let base = node.get("base_url").and_then(|n| BaseUrl::read(n, hosts.as_ref(), &settings, problems));
+    // What a flow brings takes the place of the base URL; the flow itself is led by the one that is written there.
+    let applied = applied(node);
+    let login = base.clone().filter(|base| base.late.is_none() && applied.is_some());
+    let login = login.map(|base| (base.made, Arc::new(settings.clone().with_base(&base.text))));
+    let base = applied.map_or(base, |node| BaseUrl::read(node, hosts.as_ref(), &settings, problems));
     let settings = Arc::new(match &base {
         Some(base) if base.late.is_some() => settings.without(Names::of(&[Name::Base])),
         base => settings.with_base(base.as_ref().map_or("", |b| &b.text)),
@@ -285,6 +290,7 @@ fn one(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> O
         hosts: hosts.as_ref(),
         private,
         settings: &settings,
+        login: login.as_ref(),
         scanned,
         merge: merge.flatten().map(Arc::new),
         follow: match follow {
@@ -434,6 +440,13 @@ impl Plan {
     }
 }
 
+/// `apply.base_url` of a flow (ruling F28).
+fn applied(node: &Node) -> Option<&Node> {
+    let schemes = node.get("auth")?.items();
+    let base = schemes.iter().find_map(|scheme| scheme.get("flow")?.get("apply")?.get("base_url"));
+    base.filter(|node| !node.is_null())
+}
+
 /// Schemes whose values are written into documents and URLs of their own: encoded where they are put in, by the scheme.
 const TYPED: [&str; 2] = ["flow", "session"];
 
@@ -555,6 +568,9 @@ struct Reader<'r> {
     limits: Limits,
     allow_http: bool,
     settings: &'r Arc<Settings>,
+    /// Whether a template has made the host of the base URL that a flow is led by, and what its expressions see, where the
+    /// flow brings another one for the calls.
+    login: Option<&'r (bool, Arc<Settings>)>,
     /// Whether answers are searched for the credential.
     scanned: bool,
     merge: Option<Arc<Merge>>,
@@ -589,9 +605,9 @@ impl Reader<'_> {
                     secure: base.origin.is_https(),
                     resource: self.name,
                     origin: &base.origin,
-                    settings: self.settings,
+                    settings: self.login.map_or(self.settings, |login| &login.1),
                     hosts: self.hosts,
-                    made: base.made,
+                    made: self.login.map_or(base.made, |login| login.0),
                     private: self.private,
                     tls: tls.as_ref(),
                     certificate: certificate.as_ref().and_then(Option::as_ref),
@@ -659,6 +675,10 @@ impl Reader<'_> {
     ) -> Option<Branch> {
         let fields = Fields::of(node, "a route: a map with `path`", self.problems)?;
         let path = fields.need("path").and_then(|n| n.text(self.problems).and_then(|text| glob(&text, n.place, self.problems)));
+        if let Some(base) = applied(node) {
+            let hint = "put the flow under the resource's own `auth`, or into a resource of its own";
+            self.problems.error(base.place, "`apply.base_url` leads the whole resource elsewhere, and cannot stand in a route", hint);
+        }
         let mut methods: Vec<Method> = fields.items("methods").iter().filter_map(|n| method(n, self.problems)).collect();
         // GET covers HEAD (ruling D32).
         if methods.contains(&Method::GET) {

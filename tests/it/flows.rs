@@ -32,7 +32,7 @@ impl Site {
         let logins = Arc::<AtomicU32>::default();
         let count = logins.clone();
         let server = Upstream::answering(move |seen, stream| {
-            if seen.target().starts_with("/login") {
+            if seen.target().starts_with("/login") || seen.target() == "/base/login" {
                 return login(seen, count.fetch_add(1, Ordering::SeqCst) + 1, stream);
             }
             api(seen, stream)
@@ -581,6 +581,34 @@ apply: { headers: { X-Ok: "{{ captured.ok }}" } }"#;
         }
     }
     assert_eq!((other.seen().len(), inner.connections()), (1, 0), "a host outside `hosts` was dialled");
+}
+
+#[test]
+fn calls_go_where_the_login_has_said() {
+    let api = Upstream::ok();
+    let (port, url) = (api.port, api.url());
+    let places = [format!("{url}/v2/"), url.clone(), "http://127.0.0.1:1".into(), "nonsense".into()];
+    for (at, place) in places.into_iter().enumerate() {
+        let to = place.clone();
+        let site = Site::open(move |_, number, stream| json_answer(stream, &json!({ "token": format!("s-{number}"), "url": to })));
+        let flow = LOGIN
+            .replace("capture: { token: json.token }", "capture: { token: json.token, url: json.url }")
+            .replace("apply: {", "apply: { base_url: \"{{ captured.url }}\",");
+        let more = format!("hosts: [\"127.0.0.1:{port}\"]\nallow_private: true\nheaders: {{ X-Base: \"{{{{ base }}}}\" }}");
+        let gateway = gateway(&config(&format!("{}/base", site.server.url()), &flow, &more));
+        let reply = gateway.get("/r/api/x?q=1");
+        if at < 2 {
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            let seen = api.last();
+            assert_eq!(seen.target(), ["/v2/x?q=1", "/x?q=1"][at]);
+            assert_eq!(seen.field("host"), Some(format!("127.0.0.1:{port}").as_str()));
+            assert_eq!((seen.field("authorization"), seen.field("x-base")), (Some("Session s-1"), Some(place.trim_end_matches('/'))));
+        } else {
+            assert_eq!((reply.status, reply.code().as_str()), (502, "upstream-unreachable"), "{place}: {}", reply.text());
+        }
+        // The login went to the base that is written, and nothing else did.
+        assert_eq!(site.server.seen().iter().map(|seen| seen.target().to_owned()).collect::<Vec<_>>(), ["/base/login"]);
+    }
 }
 
 #[test]

@@ -85,7 +85,8 @@ impl Apply {
         });
         let body = fields.node("body");
         let merge = body.map(|node| Merge::read(node, context.settings, context.buffer, problems));
-        fields.unbuilt("base_url", |_| false);
+        // Read by `config::resource`: it leads the whole resource.
+        fields.raw("base_url");
         fields.finish();
         let (headers, params, cookies) = (headers?, params?, cookies?);
         let merge = match merge {

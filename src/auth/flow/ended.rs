@@ -7,8 +7,8 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::body::Reader;
+use super::expect::{condition, status};
 use super::facts::{self, Facts, Seen};
-use super::step::{condition, status};
 use crate::auth::Context;
 use crate::auth::whose::Whose;
 use crate::body::{self, Begun, Body};
@@ -176,5 +176,70 @@ pub enum Redirects {
 fn readable(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let textual = ["json", "xml", "html", "text/plain", "urlencoded"].iter().any(|word| kind.contains(word));
-    textual && !headers.contains_key(CONTENT_ENCODING)
+    let endless = ["stream", "ndjson", "jsonl", "json-seq"].iter().any(|word| kind.contains(word));
+    textual && !endless && !headers.contains_key(CONTENT_ENCODING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(redirect_to: &str) -> Ended {
+        Ended {
+            statuses: vec![401],
+            redirect_to: Some(redirect_to.to_owned()),
+            when: None,
+            settings: Arc::default(),
+            origin: Origin::of("https://app.example/v1").unwrap().0,
+            base_path: "/v1".into(),
+            limit: 1024,
+        }
+    }
+
+    #[test]
+    fn a_redirect_to_the_login_is_known_however_it_is_written() {
+        for (login, location, told) in [
+            ("/login", "/login", true),
+            ("/login", "/login/?next=/x", true),
+            ("/login/", "https://app.example/login?x", true),
+            ("/login", "https://APP.example:443/login#top", true),
+            ("/login", "//app.example/login", true),
+            ("/login", "/v1/login", true),
+            ("/login", "https://other.example/login", false),
+            ("/login", "//other.example/login", false),
+            ("/login", "/login2", false),
+            ("/login", "/x/login", false),
+            ("/login", "/home?next=/login", false),
+            ("/v1/a/login", "login", true),
+            ("https://sso.example/auth", "https://sso.example/auth?client=1", true),
+            ("https://sso.example/auth", "/auth", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(LOCATION, location.parse().unwrap());
+            assert_eq!(ended(login).redirects("/v1/a/b", StatusCode::FOUND, &headers), told, "{login} {location}");
+            assert!(!ended(login).redirects("/v1/a/b", StatusCode::OK, &headers));
+        }
+        assert!(!ended("/login").redirects("/", StatusCode::FOUND, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn only_text_of_a_known_end_is_held_back() {
+        for (kind, encoding, good) in [
+            ("application/json; charset=utf-8", "", true),
+            ("text/html", "", true),
+            ("application/problem+xml", "", true),
+            ("text/event-stream", "", false),
+            ("application/x-ndjson", "", false),
+            ("application/json-seq", "", false),
+            ("application/octet-stream", "", false),
+            ("text/html", "gzip", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+            if !encoding.is_empty() {
+                headers.insert(CONTENT_ENCODING, encoding.parse().unwrap());
+            }
+            assert_eq!(readable(&headers), good, "{kind} {encoding}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 mod apply;
 mod body;
 mod ended;
+mod expect;
 mod facts;
 mod lasts;
 mod line;
@@ -18,12 +19,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use apply::Apply;
 pub use body::{Pairs, Reader};
 pub use ended::{Ended, Redirects};
+pub use expect::{Expect, condition};
 pub use facts::{ANSWER, Facts, STEP, Seen};
 use lasts::Lasts;
 pub use line::Line;
 use run::{Deed, Run};
 use step::Step;
-pub use step::{Call as Exchange, Draft, Expect, Headers, condition, method, url};
+pub use step::{Call as Exchange, Draft, Headers, method, url};
 pub use told::{Fault, Teller};
 
 use crate::auth::grant::{Material, NewSeat, Seat};
@@ -66,7 +68,8 @@ struct Watched {
 pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let (context, problems) = (reading.context, reading.problems);
     let fields = fields(node, "a map with `steps`", problems)?;
-    let reader = Reader { settings: context.settings, names: STEP, problems };
+    // What only a call knows, as the variables of its account, cannot feed a login that serves all calls.
+    let reader = Reader { settings: context.settings, names: STEP.without(context.settings.unsettled()), problems };
     let line = Line::of(context);
     let deeds = deeds(&fields, &line, reading, reader);
     let lasts = fields.node("lasts").map_or(Some(Lasts::default()), |node| Lasts::read(node, reader));

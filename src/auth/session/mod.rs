@@ -68,7 +68,8 @@ struct Futile {
 pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let (context, problems) = (reading.context, reading.problems);
     let fields = fields(node, "a map with `login`", problems)?;
-    let reader = Reader { settings: context.settings, names: STEP, problems };
+    // What only a call knows, as the variables of its account, cannot feed a login that serves all calls.
+    let reader = Reader { settings: context.settings, names: STEP.without(context.settings.unsettled()), problems };
     let csrf = fields.node("csrf_header").map(|node| csrf_header(node, problems));
     let ended = match fields.node("expired") {
         None => Some(Ended::usual(context)),
@@ -147,7 +148,7 @@ impl Session {
                 call.headers.insert(&csrf.name, shown);
             }
         }
-        if self.guarded && changes(&call.method) {
+        if self.guarded && call.origin.is_none() && changes(&call.method) {
             // Whoever guards against forgery wants to see that a change comes from its own pages.
             let own = HeaderValue::try_from(self.origin.to_string());
             let own = own.map_err(|_| Error::Internal("an origin that is no field value".into()))?;
@@ -164,12 +165,15 @@ impl Session {
         let now = self.clock.millis();
         let live = jar(token);
         let cookies = lock(&live);
-        for (name, value) in cookies.pairs(&self.origin, call.target.path(), now) {
+        // Where a redirect was followed to, cookies go by their own rules.
+        let origin = call.origin.as_deref().unwrap_or(&self.origin).clone();
+        for (name, value) in cookies.pairs(&origin, call.target.path(), now) {
             let pair = zeroize::Zeroizing::new([name, "=", value.expose()].concat());
             let pair = Field::new(&pair).map_err(|_| Error::Internal("a cookie that was taken in cannot be sent".into()))?;
             place::cookie(&mut call.headers, name, &pair)?;
         }
-        if let Some(csrf) = &self.csrf
+        if call.origin.is_none()
+            && let Some(csrf) = &self.csrf
             && let Some(field) = cookies.value(&csrf.cookie, now).and_then(|value| Field::new(value.expose()).ok())
         {
             call.headers.insert(&csrf.name, field.value());
@@ -180,7 +184,8 @@ impl Session {
     /// Takes the cookies out of an answer.
     fn take(&self, call: &Call, token: &Token, answer: &mut Response<Body>) {
         if answer.headers().contains_key(SET_COOKIE) {
-            lock(&jar(token)).take(answer.headers(), &self.origin, call.target.path(), self.clock.millis());
+            let origin = call.origin.as_deref().unwrap_or(&self.origin);
+            lock(&jar(token)).take(answer.headers(), origin, call.target.path(), self.clock.millis());
             answer.headers_mut().remove(SET_COOKIE);
         }
     }

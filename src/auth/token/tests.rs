@@ -317,3 +317,61 @@ fn the_gateways_own_trouble_is_reported_as_what_it_is() {
     life.done(T, Err(Failure::Own(Error::StoreUnavailable("disk full".into()))));
     assert!(matches!(life.turn(T), Turn::Fail(Error::StoreUnavailable(_))));
 }
+
+#[test]
+fn a_login_that_is_turned_down_three_times_is_refused_and_a_person_gives_it_one_more_try() {
+    let mut life = life();
+    let mut now = T;
+    for turn in 1..=3 {
+        assert!(matches!(life.turn(now), Turn::Fetch), "{turn}");
+        life.done(now, Err(Failure::TurnedDown(trouble())));
+        assert_eq!(life.state(now), if turn < 3 { State::BackingOff } else { State::Refused });
+        // What comes between is no success, and forgets nothing.
+        now += HOUR;
+        if turn == 1 {
+            assert!(matches!(life.turn(now), Turn::Fetch));
+            life.done(now, Err(down()));
+            now += HOUR;
+        }
+    }
+    assert!(matches!(life.turn(now), Turn::Fail(Error::CredentialRefused(_))));
+    life.forgive();
+    assert!(matches!(life.turn(now), Turn::Fetch));
+    life.done(now, Err(Failure::TurnedDown(trouble())));
+    assert_eq!(life.state(now), State::Refused);
+    life.forgive();
+    assert!(matches!(life.turn(now), Turn::Fetch));
+    life.done(now, Ok(minted(now, 3600)));
+    let token = served(&mut life, now);
+    life.refuse(now, &token);
+    assert!(matches!(life.turn(now), Turn::Fetch));
+    life.done(now, Err(Failure::TurnedDown(trouble())));
+    assert_eq!(life.state(now), State::BackingOff, "a good login wipes the slate");
+}
+
+#[test]
+fn a_token_whose_ground_has_changed_serves_until_there_is_another() {
+    let mut life = with(3600);
+    let token = served(&mut life, T);
+    life.outdate(&token);
+    assert!(matches!(life.turn(T), Turn::Renew(_)));
+    served(&mut life, T);
+    life.done(T, Ok(minted(T, 3600)));
+    assert_eq!(served(&mut life, T).generation, 2);
+    life.outdate(&token);
+    assert_eq!(served(&mut life, T).generation, 2, "that was another token's ground");
+}
+
+#[test]
+fn a_session_that_was_taken_ends_however_short_it_lived_and_one_that_never_was_keeps_its_distance() {
+    let mut life = with(3600);
+    for _ in 0..3 {
+        let token = served(&mut life, T);
+        token.accept();
+        assert!(life.end(T, &token));
+        assert!(matches!(life.turn(T), Turn::Fetch));
+        life.done(T, Ok(minted(T, 3600)));
+    }
+    let token = served(&mut life, T);
+    assert!(!life.end(T, &token), "nobody has ever taken it");
+}
