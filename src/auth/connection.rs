@@ -75,6 +75,8 @@ pub struct Connection {
     material: Material,
     identity: Arc<str>,
     grant: OnceLock<Arc<Grant>>,
+    /// What the issuer gave, where that never changes.
+    given: OnceLock<Arc<Minted>>,
 }
 
 /// A connection as people may see it.
@@ -107,6 +109,11 @@ impl Shelf {
     /// The connection of this name.
     pub fn find(&self, name: &str) -> Option<Arc<Account>> {
         self.0.load().get(name).cloned()
+    }
+
+    /// Those whose life has begun.
+    pub(super) fn begun(&self) -> Vec<Arc<Grant>> {
+        self.0.load().values().filter_map(|account| Connection::of(account)?.begun().cloned()).collect()
     }
 
     fn all(&self) -> Vec<Arc<Account>> {
@@ -171,7 +178,7 @@ impl Connection {
         let material = Material::of(parts.map(str::as_bytes));
         // Without the system's randomness no configuration with a scheme is read, so this is never empty.
         let identity = Fingerprint::keyed().map_or_else(|| "".into(), |fingerprint| fingerprint.of([material.bytes()]));
-        Self { owner, id, since, material, identity, grant: OnceLock::new() }
+        Self { owner, id, since, material, identity, grant: OnceLock::new(), given: OnceLock::new() }
     }
 }
 
@@ -267,6 +274,23 @@ impl Connections {
             forget(&store, before);
         }
         Ok(account)
+    }
+
+    /// What a connection's issuer gave, for schemes whose tokens have no life: nothing renews them.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot be read.
+    pub async fn given(&self, account: &Arc<Account>) -> Result<Arc<Minted>, Error> {
+        let connection = Connection::of(account).ok_or_else(|| Error::Internal("a call names no account".into()))?;
+        if let Some(given) = connection.given.get() {
+            return Ok(given.clone());
+        }
+        let store = self.store()?;
+        let name = store.name(CONSENTED, [connection.material.bytes()]);
+        let record = crate::auth::grant::blocking(move || store.read(&name)).await?;
+        let minted = record.and_then(|record| record::read(&record)).map(|(minted, _)| minted);
+        let minted = minted.ok_or_else(|| Error::Internal("a connection has lost its record".into()))?;
+        Ok(connection.given.get_or_init(|| Arc::new(minted)).clone())
     }
 
     /// Takes a connection away and returns it with what its issuer gave last. Waits for the disk.

@@ -42,6 +42,8 @@ pub struct Begun {
 pub struct Kept {
     /// The verifier of PKCE (RFC 7636), or the secret of a request token (RFC 5849).
     pub verifier: Option<Secret>,
+    /// The temporary credential (RFC 5849 section 2.1).
+    pub token: Option<Secret>,
     /// Whether the issuer's answers always name it (RFC 9207).
     pub names_itself: bool,
     /// What the token will be for (RFC 8707).

@@ -223,6 +223,8 @@ impl Tokens {
             family.all().iter().for_each(|member| member.grant.forgive());
             family
         });
+        // Somebody has looked at the configuration: accounts that were refused are tried once more, too.
+        shelf.iter().flat_map(|shelf| shelf.begun()).for_each(|grant| grant.forgive());
         let whose = Arc::new(Whose::anybody());
         let seat = Arc::new(Seat { resource, scheme, grant, source, shelf, renew_before, whose, family });
         let mut seats = lock(&self.0.seats);

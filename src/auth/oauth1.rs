@@ -1,9 +1,10 @@
-//! `oauth1`: OAuth 1.0a signatures (RFC 5849 section 3), two-legged or with a token that is there already, and the body
-//! hash of the OAuth extension of that name. Getting a token by a user's consent is not done here.
+//! `oauth1`: OAuth 1.0a signatures (RFC 5849 section 3), two-legged, with a token that is there already, or with that of a
+//! connection, and the body hash of the OAuth extension of that name.
 //!
-//! The base string is `oauth1/base.rs`.
+//! The base string is `oauth1/base.rs`, and how a person gives a token `oauth1/consent.rs`.
 
 mod base;
+mod consent;
 
 use std::sync::Arc;
 
@@ -15,7 +16,11 @@ use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use self::base::Pairs;
+use self::consent::ByToken;
+use crate::auth::connection::{Connection, Connections};
+use crate::auth::consent::Consent;
 use crate::auth::read::fields;
+use crate::auth::token::STAND_IN;
 use crate::auth::whole::whole;
 use crate::auth::{Owned, Reading, Scheme, Signing};
 use crate::body::Body;
@@ -59,17 +64,32 @@ const METHODS: [(&str, Method); 5] = [
 ];
 
 /// What signs.
+#[derive(Clone)]
 enum Signer {
     Hmac(Box<hmac::Key>),
-    Rsa(Box<Key>),
+    Rsa(Arc<Key>),
     Plain(Secret),
 }
 
 /// OAuth 1.0a.
 pub struct OAuth1 {
+    own: Own,
+    consented: Option<Consented>,
+}
+
+/// A connection's tokens instead of a written one.
+struct Consented {
+    by: Arc<ByToken>,
+    connections: Connections,
+}
+
+/// Whoever signs, with one token or none.
+#[derive(Clone)]
+struct Own {
     method: Method,
     signer: Signer,
     consumer_key: String,
+    consumer_secret: Secret,
     token: Option<String>,
     realm: Option<String>,
     body_hash: bool,
@@ -79,7 +99,18 @@ pub struct OAuth1 {
     identity: Arc<str>,
 }
 
-/// Reads `{ consumer_key, consumer_secret, token, token_secret, signature, realm, private_key, body_hash }`.
+/// What is signed.
+struct Subject<'s> {
+    method: &'s str,
+    scheme: &'s str,
+    authority: &'s str,
+    path: &'s str,
+    query: &'s str,
+    /// Parameters of the protocol that only this request has.
+    protocol: &'s [(&'static str, &'s str)],
+}
+
+/// Reads `{ consumer_key, consumer_secret, token, token_secret, signature, realm, private_key, body_hash, consent }`.
 pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let problems = reading.problems;
     let fields = fields(node, "a map with `consumer_key` and `consumer_secret`", problems)?;
@@ -89,7 +120,15 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     let realm = fields.node("realm").map(|n| realm(n, &fields));
     let method = method(&fields);
     let body_hash = fields.flag("body_hash", false);
-    fields.unbuilt("consent", |_| false);
+    let consent = fields.node("consent").map(|node| consent::Written::read(node, reading));
+    if consent.is_some() {
+        for key in ["token", "token_secret"] {
+            if fields.node(key).is_some() {
+                problems.error(fields.key_place(key), format!("`{key}` says nothing where a person gives the token"), "remove one of them");
+                return None;
+            }
+        }
+    }
     if body_hash && method == Some(Method::Plaintext) {
         problems.error(fields.place(), "PLAINTEXT signs nothing, so no hash of the body either", "remove `body_hash`");
         return None;
@@ -125,7 +164,12 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     ]);
     let (buffer, secure) = (reading.context.buffer, reading.context.secure);
     let clock = Clock::system();
-    Some(Box::new(OAuth1 { method, signer, consumer_key, token, realm, body_hash, secure, buffer, clock, identity }))
+    let own = Own { method, signer, consumer_key, consumer_secret, token, realm, body_hash, secure, buffer, clock, identity };
+    let consented = match consent {
+        Some(written) => Some(Consented { by: written?.by(own.clone()), connections: reading.context.tokens.connections().clone() }),
+        None => None,
+    };
+    Some(Box::new(OAuth1 { own, consented }))
 }
 
 fn method(fields: &Fields<'_>) -> Option<Method> {
@@ -144,20 +188,15 @@ fn signer(
     private: Option<Option<(Place, Secret)>>,
     (place, problems): (Place, &Problems),
 ) -> Option<Signer> {
-    let shared = Zeroizing::new([base::encode(consumer.expose().as_bytes()), "&".into(), base::encode(token.expose().as_bytes())].concat());
-    let algorithm = match method {
-        Method::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        Method::HmacSha256 => hmac::HMAC_SHA256,
-        Method::HmacSha512 => hmac::HMAC_SHA512,
-        Method::Plaintext => return Some(Signer::Plain(Secret::new(shared.to_string()))),
+    match method {
         Method::RsaSha256 => {
             let Some(private) = private else {
                 problems.error(place, "`private_key` is missing", "add `private_key: \"${file:key.pem}\"`");
                 return None;
             };
             let (at, text) = private?;
-            return match Key::private(text.expose()) {
-                Ok(key) if key.fits(Algorithm::RS256) => Some(Signer::Rsa(Box::new(key))),
+            match Key::private(text.expose()) {
+                Ok(key) if key.fits(Algorithm::RS256) => Some(Signer::Rsa(Arc::new(key))),
                 Ok(_) => {
                     problems.error(at, "`private_key` is no RSA key", "RSA-SHA256 needs one of 2048 bits or more");
                     None
@@ -166,8 +205,21 @@ fn signer(
                     problems.error(at, why.0, why.1);
                     None
                 }
-            };
+            }
         }
+        _ => shared(method, consumer, token),
+    }
+}
+
+/// What signs with the two secrets; `None` for a method that has a key of its own.
+fn shared(method: Method, consumer: &Secret, token: &Secret) -> Option<Signer> {
+    let shared = Zeroizing::new([base::encode(consumer.expose().as_bytes()), "&".into(), base::encode(token.expose().as_bytes())].concat());
+    let algorithm = match method {
+        Method::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        Method::HmacSha256 => hmac::HMAC_SHA256,
+        Method::HmacSha512 => hmac::HMAC_SHA512,
+        Method::Plaintext => return Some(Signer::Plain(Secret::new(shared.to_string()))),
+        Method::RsaSha256 => return None,
     };
     Some(Signer::Hmac(Box::new(hmac::Key::new(algorithm, shared.as_bytes()))))
 }
@@ -187,8 +239,15 @@ impl Scheme for OAuth1 {
         Owned { headers: vec![AUTHORIZATION], params: OWNED.map(str::to_owned).to_vec(), ..Owned::default() }
     }
 
-    fn identity(&self, _: &Call) -> Option<Arc<str>> {
-        Some(self.identity.clone())
+    fn identity(&self, call: &Call) -> Option<Arc<str>> {
+        match &self.consented {
+            Some(_) => Some(Connection::of(call.account.as_deref()?)?.identity().clone()),
+            None => Some(self.own.identity.clone()),
+        }
+    }
+
+    fn consent(&self) -> Option<Arc<dyn Consent>> {
+        self.consented.as_ref().map(|consented| consented.by.clone() as Arc<dyn Consent>)
     }
 
     fn secret(&self) -> bool {
@@ -196,7 +255,8 @@ impl Scheme for OAuth1 {
     }
 
     fn fresh(&self) -> bool {
-        false
+        // Only this method sends a secret, and only a person's is not the configuration's own.
+        self.consented.is_some() && self.own.method == Method::Plaintext
     }
 
     fn seals(&self) -> bool {
@@ -204,15 +264,27 @@ impl Scheme for OAuth1 {
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
-        let form = is_form(&call.headers);
-        if matches!(call.body, Body::Empty) || self.method == Method::Plaintext || !(form || self.body_hash) {
-            let bytes = matches!(call.body, Body::Empty).then_some(&b""[..]);
-            return Signing::Done(self.seal(call, bytes, form));
+        match &self.consented {
+            None if self.own.reads(call) => Signing::Later(Box::pin(self.own.seal_whole(call))),
+            None => Signing::Done(self.own.seal_head(call)),
+            Some(consented) => Signing::Later(Box::pin(async move {
+                let own = consented.own(&self.own, call).await?;
+                if own.reads(call) { own.seal_whole(call).await } else { own.seal_head(call) }
+            })),
         }
-        Signing::Later(Box::pin(async move {
-            let bytes = whole(call, self.buffer).await?;
-            self.seal(call, Some(&bytes), form)
-        }))
+    }
+}
+
+impl Consented {
+    /// The same with the token of the call's account.
+    async fn own(&self, own: &Own, call: &Call) -> Result<Own, Error> {
+        let Some(account) = &call.account else {
+            // Nothing is sent: there the token would stand.
+            return own.with(STAND_IN.to_owned(), &Secret::new(String::new()));
+        };
+        let minted = self.connections.given(account).await?;
+        let (token, secret) = consent::pair(&minted).ok_or_else(|| Error::Internal("a connection without its token".into()))?;
+        own.with(token.to_owned(), secret)
     }
 }
 
@@ -222,27 +294,59 @@ fn is_form(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-impl OAuth1 {
+impl Own {
+    /// The same consumer with another token.
+    fn with(&self, token: String, secret: &Secret) -> Result<Self, Error> {
+        let signer = match &self.signer {
+            Signer::Rsa(key) => Signer::Rsa(key.clone()),
+            _ => shared(self.method, &self.consumer_secret, secret).ok_or_else(|| Error::Internal("no signer".into()))?,
+        };
+        Ok(Self { token: Some(token), signer, ..self.clone() })
+    }
+
+    /// Whether the body must be read.
+    fn reads(&self, call: &Call) -> bool {
+        !(matches!(call.body, Body::Empty) || self.method == Method::Plaintext) && (is_form(&call.headers) || self.body_hash)
+    }
+
+    fn seal_head(&self, call: &mut Call) -> Result<(), Error> {
+        let bytes = matches!(call.body, Body::Empty).then_some(&b""[..]);
+        let form = is_form(&call.headers);
+        self.seal(call, bytes, form)
+    }
+
+    async fn seal_whole(&self, call: &mut Call) -> Result<(), Error> {
+        let form = is_form(&call.headers);
+        let bytes = whole(call, self.buffer).await?;
+        self.seal(call, Some(&bytes), form)
+    }
+
     /// Signs a call. `body` is there where it was read.
     fn seal(&self, call: &mut Call, body: Option<&[u8]>, form: bool) -> Result<(), Error> {
-        let mut random = [0; 16];
-        rand::fill(&mut random).map_err(|_| Error::Internal("the system gives no random bytes".into()))?;
-        let nonce = format!("{:032x}", u128::from_be_bytes(random));
-        let now = self.clock.millis() / 1000;
+        let (nonce, now) = self.occasion()?;
         let hash = body.filter(|_| self.body_hash && !form).map(|body| self.hash(body));
-        let value = self.authorization(call, body.filter(|_| form), &nonce, &now.to_string(), hash.as_deref())?;
+        let authority = call.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let subject = Subject {
+            method: call.method.as_str(),
+            scheme: if call.is_secure(self.secure) { "https" } else { "http" },
+            authority,
+            path: call.target.path(),
+            query: call.target.query().unwrap_or_default(),
+            protocol: &hash.as_deref().map(|hash| ("oauth_body_hash", hash)).into_iter().collect::<Vec<_>>(),
+        };
+        let value = self.authorization(&subject, body.filter(|_| form), &nonce, &now)?;
         call.headers.insert(AUTHORIZATION, value);
         Ok(())
     }
 
-    fn authorization(
-        &self,
-        call: &Call,
-        form: Option<&[u8]>,
-        nonce: &str,
-        timestamp: &str,
-        hash: Option<&str>,
-    ) -> Result<HeaderValue, Error> {
+    /// A nonce and a time.
+    fn occasion(&self) -> Result<(String, String), Error> {
+        let mut random = [0; 16];
+        rand::fill(&mut random).map_err(|_| Error::Internal("the system gives no random bytes".into()))?;
+        Ok((format!("{:032x}", u128::from_be_bytes(random)), (self.clock.millis() / 1000).to_string()))
+    }
+
+    fn authorization(&self, subject: &Subject<'_>, form: Option<&[u8]>, nonce: &str, timestamp: &str) -> Result<HeaderValue, Error> {
         let name = METHODS.iter().find(|(_, method)| *method == self.method).map_or("", |(name, _)| name);
         let mut protocol = vec![
             ("oauth_consumer_key", self.consumer_key.as_str()),
@@ -252,9 +356,9 @@ impl OAuth1 {
             ("oauth_version", "1.0"),
         ];
         protocol.extend(self.token.as_deref().map(|token| ("oauth_token", token)));
-        protocol.extend(hash.map(|hash| ("oauth_body_hash", hash)));
+        protocol.extend(subject.protocol.iter().copied());
         let mut all: Pairs = protocol.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
-        all.extend(base::pairs(call.target.query().unwrap_or_default().as_bytes()));
+        all.extend(base::pairs(subject.query.as_bytes()));
         for pair in form.into_iter().flat_map(base::pairs) {
             if OWNED.iter().any(|owned| owned.as_bytes() == pair.0) {
                 let why = "The form holds a parameter of the OAuth protocol, which would speak against the gateway's own.";
@@ -262,9 +366,8 @@ impl OAuth1 {
             }
             all.push(pair);
         }
-        let authority = call.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let scheme = if call.is_secure(self.secure) { "https" } else { "http" };
-        let signature = self.signature(&base::string(call.method.as_str(), scheme, authority, call.target.path(), &all))?;
+        let Subject { method, scheme, authority, path, .. } = subject;
+        let signature = self.signature(&base::string(method, scheme, authority, path, &all))?;
         let mut text = Zeroizing::new(String::with_capacity(512));
         text.push_str("OAuth ");
         if let Some(realm) = &self.realm {
@@ -312,7 +415,7 @@ impl OAuth1 {
 
 impl std::fmt::Debug for OAuth1 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OAuth1").field("method", &self.method).finish_non_exhaustive()
+        f.debug_struct("OAuth1").field("method", &self.own.method).finish_non_exhaustive()
     }
 }
 
@@ -324,12 +427,13 @@ mod tests {
     use super::*;
     use crate::auth::support::{BUFFER, auth, call, call_with, complaints, signed};
 
-    fn scheme(signature: &str, token: Option<&str>, secrets: (&str, &str)) -> OAuth1 {
+    fn scheme(signature: &str, token: Option<&str>, secrets: (&str, &str)) -> Own {
         let method = METHODS.iter().find(|(name, _)| *name == signature).unwrap().1;
         let problems = Problems::default();
         let secret = |text: &str| Secret::new(text.to_owned());
-        OAuth1 {
+        Own {
             method,
+            consumer_secret: secret(secrets.0),
             signer: signer(method, &secret(secrets.0), &secret(secrets.1), None, (Place::default(), &problems)).unwrap(),
             consumer_key: "dpf43f3p2l4k3l03".into(),
             token: token.map(str::to_owned),
@@ -360,9 +464,11 @@ mod tests {
     fn plaintext_is_the_secrets_themselves() {
         let scheme = scheme("PLAINTEXT", None, ("kd94hf93k423kf44", ""));
         assert_eq!(*scheme.signature("anything").unwrap(), "kd94hf93k423kf44&");
-        let value = scheme.authorization(&call("/a"), None, "n", "1", None).unwrap();
+        let value = scheme.authorization(&SUBJECT, None, "n", "1").unwrap();
         assert!(value.to_str().unwrap().ends_with("oauth_signature=\"kd94hf93k423kf44%26\"") && value.is_sensitive());
     }
+
+    const SUBJECT: Subject<'static> = Subject { method: "GET", scheme: "http", authority: "a", path: "/a", query: "", protocol: &[] };
 
     fn configured(more: Value) -> Value {
         let mut all = json!({ "consumer_key": "k", "consumer_secret": "${secret:hunter2}" });
@@ -418,7 +524,10 @@ mod tests {
             (json!({ "signature": "RSA-SHA256", "private_key": "${secret:hunter2}" }), "no private key"),
             (json!({ "private_key": "${secret:hunter2}" }), "is for RSA"),
             (json!({ "signature": "PLAINTEXT", "body_hash": true }), "signs nothing"),
-            (json!({ "consent": { "request_url": "https://x" } }), "not built"),
+            (
+                json!({ "consent": { "request_url": "https://x/r", "authorize_url": "https://x/a", "access_url": "https://x/t" }, "token": "t" }),
+                "says nothing where a person gives the token",
+            ),
             (json!({ "consumer_secret": "literal" }), "must be a reference"),
             (json!({ "realm": "a\nb" }), "line break"),
         ] {

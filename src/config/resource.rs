@@ -493,7 +493,7 @@ fn consenting(
     let mut all = of(variant).into_iter().chain(own);
     let Some(consent) = all.next() else {
         if by.is_some() {
-            let hint = "connections belong to `oauth2_authorization_code` with `authorize_url`";
+            let hint = "connections belong to `oauth2_authorization_code` with `authorize_url`, and to `oauth1` with `consent`";
             problems.error(fields.key_place("connections"), "nothing here has accounts that a person could connect", hint);
         }
         return None;

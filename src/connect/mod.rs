@@ -107,12 +107,12 @@ impl Desk {
         loop {
             tokio::time::sleep(SWEEP).await;
             let over = lock(&self.sessions).sweep(self.now().saturating_sub(LANDING));
-            for id in over {
-                let connections = self.tokens.connections().clone();
-                let abandoned = blocking(move || connections.abandon(&id)).await;
-                if let Ok(Some(_)) = abandoned {
-                    tracing::info!("a consent was never redeemed, and what came of it is gone");
-                }
+            for session in over {
+                let (connections, id) = (self.tokens.connections().clone(), session.id.clone());
+                let Ok(Some(minted)) = blocking(move || connections.abandon(&id)).await else { continue };
+                tracing::info!(resource = &*session.owner.resource, "a consent was never redeemed, and what came of it is gone");
+                // Nobody will ever use it: its issuer need not honour it either.
+                self.told(session.consent, minted).await;
             }
         }
     }
@@ -264,6 +264,20 @@ impl Desk {
         match landing.with("connect_code", &code) {
             Some(page) => page,
             None => page::code(&code, &resource),
+        }
+    }
+
+    /// Tells the issuer that a grant is over. Whether it was told.
+    async fn told(&self, consent: Arc<dyn Consent>, minted: Minted) -> bool {
+        let clock = self.tokens.clock().clone();
+        let Ok(background) = self.background() else { return false };
+        match background.run(move || async move { Ok(consent.revoke(&minted, &clock).await) }).await {
+            Ok(Ok(told)) => told,
+            Ok(Err(refusal)) => {
+                tracing::warn!("the issuer could not be told that a grant is over: {}", cause(&refusal));
+                false
+            }
+            Err(_) => false,
         }
     }
 

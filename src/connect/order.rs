@@ -59,7 +59,7 @@ impl Desk {
     pub fn open(&self, order: Order) -> Result<Opened, Error> {
         let snapshot = self.live.load_full();
         let resource = snapshot.resources.get(&*order.resource).ok_or_else(|| Error::UnknownResource(snapshot.known(20)))?;
-        let hint = "Give its `oauth2_authorization_code` an `authorize_url`.";
+        let hint = "Give its `oauth2_authorization_code` an `authorize_url`, or its `oauth1` a `consent`.";
         let consenting = resource.consent.as_ref();
         let consenting = consenting.ok_or_else(|| refused("Nobody can be asked for an account of this resource.", hint))?;
         let client = match &order.client {
@@ -130,13 +130,10 @@ impl Desk {
         };
         tracing::info!(resource, connection = &*account.name, "disconnected");
         let consent = snapshot.resources.get(resource).and_then(|resource| resource.consent.clone());
-        let (Some(consenting), Some(minted), Some(background)) = (consent, minted, self.tokens.background()) else { return Ok(false) };
-        let clock = self.tokens.clock().clone();
-        let told = background.run(move || async move { Ok(consenting.consent.revoke(&minted, &clock).await) }).await?;
-        Ok(told.unwrap_or_else(|refusal| {
-            tracing::warn!(resource, "the issuer could not be told that a grant is over: {}", super::cause(&refusal));
-            false
-        }))
+        match (consent, minted) {
+            (Some(consenting), Some(minted)) => Ok(self.told(consenting.consent, minted).await),
+            _ => Ok(false),
+        }
     }
 
     /// All connections as people may see them.

@@ -252,11 +252,10 @@ impl Sessions {
         }
     }
 
-    /// Forgets sessions that have ended, and returns their names.
-    pub fn sweep(&mut self, now: u64) -> Vec<String> {
+    /// Forgets sessions that have ended, and returns them.
+    pub fn sweep(&mut self, now: u64) -> Vec<Session> {
         let over: Vec<String> = self.0.values().filter(|session| now >= session.until).map(|session| session.id.clone()).collect();
-        over.iter().for_each(|id| drop(self.0.remove(id)));
-        over
+        over.iter().filter_map(|id| self.0.remove(id)).collect()
     }
 
     fn alive(&self, id: &str, now: u64) -> Option<&Session> {
@@ -385,7 +384,7 @@ mod tests {
         let state = sessions.leave(link.expose(), &mine, LIFE - 1).unwrap();
         assert_eq!(sessions.of_link(link.expose(), Some(&mine), LIFE).unwrap_err(), Stop::Unknown);
         assert_eq!(sessions.arrive(&state, Some(&mine), LIFE).unwrap_err(), Stop::Unknown);
-        assert_eq!(sessions.sweep(LIFE), [id]);
+        assert_eq!(sessions.sweep(LIFE).into_iter().map(|session| session.id).collect::<Vec<_>>(), [id]);
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::counterparts::{Server, program};
+use crate::support::browser::{Browser, LANDING, Stand, landed, param};
+use crate::support::issuer::Issuer;
 use crate::support::relay::{bent, changed, python, send};
-use crate::support::{Gateway, Seen, Upstream, free_port, root};
+use crate::support::{Gateway, Reply, Seen, Upstream, free_port, root};
 
 /// A provider on this library, which knows one consumer and one token.
 fn provider(library: &str, public_key: Option<&Path>) -> Option<Server> {
@@ -19,6 +23,71 @@ fn gateway(url: &str, more: &str) -> Gateway {
     let auth = format!("{{ oauth1: {{ consumer_key: consumer, consumer_secret: \"${{env:CS}}\"{more} }} }}");
     let config = format!("resources:\n  up:\n    base_url: \"{url}\"\n    auth: {auth}\n");
     Gateway::start_with(&config, &[("CS", "c&s e/cret"), ("TS", "t+s%cret")])
+}
+
+/// A gateway before oauthlib's three legs, and the provider.
+fn three_legs(more: &str) -> Option<(Stand, Server)> {
+    let (mut command, port, admin) = (python("oauthlib")?, free_port(), free_port());
+    command.arg(root().join("tests/it/peers/oauth1_consent.py")).arg(port.to_string());
+    let server = Server::start(command, port);
+    let url = server.url();
+    let config = format!(
+        "admin: {{ listen: \"127.0.0.1:{admin}\" }}\nstore: {{ file: {{ path: data }} }}\nresources:\n  api:\n    base_url: \"{url}/api\"\n    connections: {{ by: header }}\n    auth:\n      oauth1:\n        consumer_key: consumer\n        consumer_secret: \"${{env:CS}}\"\n        consent: {{ request_url: \"{url}/request\", authorize_url: \"{url}/authorize\", access_url: \"{url}/access\"{more} }}\n"
+    );
+    let gateway = Gateway::start_with(&config, &[("CS", "c&s e/cret")]);
+    Some((Stand { gateway, admin, issuer: Issuer::minting(1), api: Upstream::ok() }, server))
+}
+
+/// The way to the provider and back. `say` is added to the provider's address.
+fn consented(stand: &Stand, name: &str, say: &str) -> Reply {
+    let link = stand.link(json!({ "resource": "api", "connection": name, "return_url": LANDING }));
+    let mut browser = Browser::new();
+    let asked = browser.agree(&link);
+    let back = browser.get(&format!("{asked}{say}"));
+    browser.get(back.field("location").unwrap_or_else(|| panic!("{} {}", back.status, back.text())))
+}
+
+#[test]
+fn a_person_gives_a_token_in_three_legs_and_calls_are_signed_with_it() {
+    let Some((mut stand, server)) = three_legs(", params: { scope: \"r w\" }") else { return };
+    let call =
+        |stand: &Stand, name: &str| stand.gateway.send("GET", "/r/api/a?b=c%20d", &format!("Postern-Connection: {name}\r\n"), b"").status;
+    assert_eq!(call(&stand, "one"), 424);
+    for name in ["one", "two"] {
+        assert!(stand.redeem(&landed(&consented(&stand, name, ""))));
+    }
+    for name in ["one", "two", "one"] {
+        assert_eq!(call(&stand, name), 200, "{name}");
+    }
+    stand.gateway.stop();
+    stand.gateway.again();
+    assert_eq!(call(&stand, "two"), 200);
+    let asked = Browser::new().get(&format!("{}/asked", server.url())).text();
+    assert!(asked.contains("'scope': 'r w'"), "{asked}");
+    let form = stand.gateway.send("POST", "/r/api/a", &format!("Postern-Connection: one\r\n{FORM}"), b"x=1&y=2");
+    assert_eq!(form.status, 200);
+    let identities: std::collections::BTreeSet<_> =
+        stand.gateway.records(6).iter().filter_map(|record| record["credential"].as_str().map(str::to_owned)).collect();
+    assert!(identities.len() >= 2, "two accounts have one fingerprint: {identities:?}");
+}
+
+#[test]
+fn a_no_and_an_answer_about_another_credential_connect_nothing() {
+    let Some((stand, _server)) = three_legs("") else { return };
+    let reply = consented(&stand, "one", "&no=1");
+    assert_eq!(param(reply.field("location").unwrap(), "connect_error").as_deref(), Some("access_denied"));
+    // The yes of the enemy's own credential in the victim's session.
+    let link = |name: &str| stand.link(json!({ "resource": "api", "connection": name, "return_url": LANDING }));
+    let (mut victim, mut enemy) = (Browser::new(), Browser::new());
+    let (asked, enemys) = (victim.agree(&link("two")), enemy.agree(&link("three")));
+    let yes = |asked: &str| Browser::new().get(asked).field("location").unwrap().to_owned();
+    let (own, foreign) = (yes(&asked), yes(&enemys));
+    let state = param(&own, "state").unwrap();
+    let (token, verifier) = (param(&foreign, "oauth_token").unwrap(), param(&foreign, "oauth_verifier").unwrap());
+    let callback = own.split('?').next().unwrap();
+    let reply = victim.get(&format!("{callback}?state={state}&oauth_token={token}&oauth_verifier={verifier}"));
+    assert_eq!((reply.status, reply.field("location")), (400, None), "{}", reply.text());
+    assert!(stand.connections().is_empty());
 }
 
 const TOKEN: &str = ", token: token, token_secret: \"${env:TS}\"";

@@ -262,7 +262,7 @@ impl Consent for ByCode {
             }
             let names_itself = found.as_ref().is_some_and(|found| found.names_itself);
             let resource = self.indicator(found.as_deref());
-            Ok(Begun { url, kept: Kept { verifier, names_itself, resource } })
+            Ok(Begun { url, kept: Kept { verifier, token: None, names_itself, resource } })
         })
     }
 
