@@ -158,6 +158,9 @@ impl Spot {
             let text = Zeroizing::new([&self.word, space, placed.text].concat());
             return Ok(if query { Zeroizing::new(encode_query(&text)) } else { text });
         };
+        if fill::stands_in(call, template.names()) {
+            return Ok(Zeroizing::new(STAND_IN.to_owned()));
+        }
         let inputs = With { facts: Facts { settings: placed.settings, call, body: None }, placed };
         let rendered = if query { template.render_placed(&inputs, expr::place::query) } else { template.render_text(&inputs) };
         let Rendered { value, .. } = rendered.map_err(|failure| fill::refused(&failure, template.names()))?;
@@ -254,13 +257,15 @@ fn spot(node: &Node, what: Name, reading: Reading<'_>) -> Option<Spot> {
 /// `value`: a template that must hold what is placed, or the credential would not travel.
 fn value(node: &Node, what: Name, reading: Reading<'_>) -> Option<Template> {
     let problems: &Problems = reading.problems;
-    let scope = reading.context.settings.scope(INPUTS.with(Names::of(&[what])));
+    // What came with a token is as good as the token.
+    let offered = if what == Name::PlacedToken { Names::of(&[what, Name::Captured]) } else { Names::of(&[what]) };
+    let scope = reading.context.settings.scope(INPUTS.with(offered));
     let template = expr::read(node, &scope, problems)?;
     if let Err(mistake) = template.text_only() {
         problems.error(node.place, mistake.message, mistake.hint);
         return None;
     }
-    if !template.names().has(what) {
+    if !template.names().meets(offered) {
         problems.error(node.place, format!("`value` does not hold `{what}`"), format!("as \"Key {{{{ {what} }}}}\""));
         return None;
     }

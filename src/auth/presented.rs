@@ -4,21 +4,22 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, StatusCode};
 use zeroize::Zeroizing;
 
 use crate::auth::consent::Consent;
 use crate::auth::field::Field;
+use crate::auth::flow::{Ended, Reader, Redirects, STEP};
 use crate::auth::grant::Seat;
-use crate::auth::granted::Gives;
+use crate::auth::granted::{self, Gives};
 use crate::auth::placed::{At, Placed, Spot, unfit};
 use crate::auth::token::Token;
 use crate::auth::{Acquiring, Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing};
 use crate::call::Call;
 use crate::error::Error;
-use crate::expr::{Name, Settings};
-use crate::tree::{Fields, Node, Problems};
+use crate::expr::{Name, Settings, Template};
+use crate::tree::{self, Fields, closest};
 
 /// A scheme that presents a token.
 #[derive(Debug)]
@@ -26,7 +27,9 @@ pub struct Presented {
     seat: Arc<Seat>,
     consent: Option<Arc<dyn Consent>>,
     places: Vec<Place>,
-    refused: Vec<StatusCode>,
+    refused: Ended,
+    /// Whether a place reads what came with the token.
+    captured: bool,
     gives: Gives,
     settings: Arc<Settings>,
     buffer: u64,
@@ -45,29 +48,25 @@ struct Place {
 pub struct Presence {
     consent: Option<Arc<dyn Consent>>,
     places: Vec<Place>,
-    refused: Vec<StatusCode>,
+    refused: Ended,
+    /// Where `place` stands.
+    at: tree::Place,
 }
 
 impl Presence {
     /// Reads `place` and `refused`.
     pub fn read(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Self> {
-        let problems = reading.problems;
         let spots = match fields.node("place") {
             None => vec![Spot::bearer()],
             Some(node) => Spot::read(node, Name::PlacedToken, reading)?,
         };
         let places = spots.into_iter().map(|spot| Place { spot, made: ArcSwapOption::empty() }).collect();
+        let reader = Reader { settings: reading.context.settings, names: STEP, problems: reading.problems };
         let refused = match fields.node("refused") {
-            None => vec![StatusCode::UNAUTHORIZED],
-            Some(node) => {
-                let fields = Fields::of(node, "a map with `statuses`", problems)?;
-                fields.unbuilt("when", |_| false);
-                let statuses: Vec<Option<StatusCode>> = fields.items("statuses").iter().map(|n| status(n, problems)).collect();
-                fields.finish();
-                statuses.into_iter().collect::<Option<Vec<_>>>()?
-            }
+            None => Ended::usual(reading.context),
+            Some(node) => Ended::read(node, Redirects::Untold, reading.context, reader)?,
         };
-        Some(Self { consent: None, places, refused })
+        Some(Self { consent: None, places, refused, at: fields.key_place("place") })
     }
 
     /// A person's consent is how its grants are had.
@@ -79,17 +78,16 @@ impl Presence {
     /// The scheme that presents this seat's token.
     pub fn of(self, seat: Arc<Seat>, gives: Gives, reading: Reading<'_>) -> Box<dyn Scheme> {
         let (settings, buffer) = (reading.context.settings.clone(), reading.context.buffer);
-        Box::new(Presented { seat, consent: self.consent, places: self.places, refused: self.refused, gives, settings, buffer })
+        let templates = self.places.iter().filter_map(|place| place.spot.value.as_ref());
+        let read: Vec<&str> = templates.clone().flat_map(Template::captures).collect();
+        if let Some(unknown) = read.iter().find(|name| !gives.captures.iter().any(|known| known == *name)) {
+            let known: Vec<&str> = gives.captures.iter().map(String::as_str).collect();
+            reading.problems.error(self.at, format!("nothing captures `{unknown}`"), closest(unknown, &known));
+        }
+        let captured = templates.clone().any(|template| template.names().has(Name::Captured));
+        let (places, refused) = (self.places, self.refused);
+        Box::new(Presented { seat, consent: self.consent, places, refused, captured, gives, settings, buffer })
     }
-}
-
-fn status(node: &Node, problems: &Problems) -> Option<StatusCode> {
-    let status =
-        node.word().and_then(|w| w.parse::<u16>().ok()).filter(|s| (200..=599).contains(s)).and_then(|s| StatusCode::from_u16(s).ok());
-    if status.is_none() {
-        problems.error(node.place, format!("{} is no status of a refusal", node.shown()), "refused: { statuses: [401, 403] }");
-    }
-    status
 }
 
 impl Place {
@@ -120,8 +118,30 @@ fn value(word: &str, token: &Token, made: &ArcSwapOption<(u64, HeaderValue)>) ->
 }
 
 impl Presented {
-    fn put(&self, call: &mut Call, token: Arc<Token>) -> Result<(), Error> {
+    /// What comes of an answer that tells that the token is refused, or does not.
+    fn renewed(&self, attempt: &Attempt<'_>, token: &Token, told: bool) -> Renewal {
+        let status = attempt.answer.status();
+        if !told {
+            if status.is_success() || status.is_redirection() {
+                token.accept();
+            }
+            return Renewal::Stands;
+        }
+        let worthwhile = self.seat.refuse(token, attempt.call);
+        if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands }
+    }
+
+    /// What must be so before the token is put in its places.
+    fn ready(&self, call: &mut Call, token: &Arc<Token>) {
         self.take_bearer(call);
+        self.refused.prepare(&mut call.headers);
+        if self.captured && call.granted.is_none() {
+            call.granted = Some(Box::new(granted::granted(vec![(0, token.clone())])));
+        }
+    }
+
+    fn put(&self, call: &mut Call, token: Arc<Token>) -> Result<(), Error> {
+        self.ready(call, &token);
         self.places.iter().try_for_each(|place| place.put(call, &token, &self.settings))?;
         call.ticket = Some(token);
         Ok(())
@@ -135,7 +155,7 @@ impl Presented {
     }
 
     async fn put_everywhere(&self, call: &mut Call, token: Arc<Token>) -> Result<(), Error> {
-        self.take_bearer(call);
+        self.ready(call, &token);
         for place in &self.places {
             if place.spot.writes_body() {
                 place.spot.put_anywhere(call, placed(&token, &self.settings), self.buffer).await?;
@@ -212,14 +232,13 @@ impl Scheme for Presented {
     fn renew<'a>(&'a self, attempt: Attempt<'a>) -> Renewing<'a> {
         let token = attempt.ticket.and_then(|ticket| ticket.clone().downcast::<Token>().ok());
         let Some(token) = token else { return Renewing::Done(Ok(Renewal::Stands)) };
-        let status = attempt.answer.status();
-        if !self.refused.contains(&status) {
-            if status.is_success() || status.is_redirection() {
-                token.accept();
-            }
-            return Renewing::Done(Ok(Renewal::Stands));
+        if !self.refused.needs_more(attempt.answer.status()) {
+            let told = self.refused.has(attempt.answer.status());
+            return Renewing::Done(Ok(self.renewed(&attempt, &token, told)));
         }
-        let worthwhile = self.seat.refuse(&token, attempt.call);
-        Renewing::Done(Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands }))
+        Renewing::Later(Box::pin(async move {
+            let told = self.refused.told(attempt.call, attempt.answer).await?;
+            Ok(self.renewed(&attempt, &token, told))
+        }))
     }
 }

@@ -136,7 +136,7 @@ const KINDS: [Kind; 22] = [
 ];
 
 /// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 2] = ["oauth2_device", "use"];
+const UNBUILT: [&str; 1] = ["oauth2_device"];
 
 /// The schemes that there are or will be, and whether this build has them.
 pub fn schemes() -> impl Iterator<Item = (&'static str, bool)> {
@@ -414,7 +414,7 @@ mod tests {
             let found = complaints(json!({ name: {} }));
             assert!(found.len() == 1 && found[0].contains("not built into this version"), "{found:?}");
         }
-        assert!(complaints(json!("use"))[0].contains("not built into this version"));
+        assert!(complaints(json!("oauth2_device"))[0].contains("not built into this version"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod agreement;
 mod base;
+mod credentials;
 mod environment;
 mod granted;
 mod layers;

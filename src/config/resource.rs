@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::base::BaseUrl;
+use super::credentials;
 use super::granted::Readers;
 use super::probe::{self, Probe};
 use crate::auth::connection::Owner;
@@ -29,21 +30,8 @@ use crate::secret::{Mask, Secret};
 use crate::tree::{Entry, Fields, Folders, Node, Place, Problems, Value};
 
 /// Keys of a resource that this build lacks.
-const UNBUILT: [&str; 13] = [
-    "allow",
-    "proxy",
-    "tunnel",
-    "rate_limits",
-    "quota",
-    "retry",
-    "idempotency",
-    "breaker",
-    "fallback",
-    "cache",
-    "accept",
-    "expect",
-    "credentials",
-];
+const UNBUILT: [&str; 12] =
+    ["allow", "proxy", "tunnel", "rate_limits", "quota", "retry", "idempotency", "breaker", "fallback", "cache", "accept", "expect"];
 /// Keys of a resource that its connections are built from, besides its origin.
 const POOL_KEYS: [&str; 5] = ["tls", "http", "proxy", "tunnel", "allow_private"];
 /// Keys of a route that this build lacks.
@@ -229,6 +217,8 @@ fn moved(node: &Node, url: &Node) -> Node {
 }
 
 fn one(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
+    let used = credentials::put_in(node, problems);
+    let node = used.as_ref().unwrap_or(node);
     let settings = Settings::new(context.vars, node.get("vars"), node.get("secrets"));
     // Its accounts may have variables of their own (ruling C9).
     let settings = if node.get("connections").is_some() { settings.without(Names::of(&[Name::Vars])) } else { settings };
@@ -251,6 +241,7 @@ fn one(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> O
     // Read already, because expressions name it.
     fields.need("base_url");
     fields.raw("hosts");
+    fields.raw("credentials");
     secrets(&fields, problems);
     fields.unbuilt_all(&UNBUILT);
     let private = fields.flag("allow_private", false);

@@ -300,3 +300,96 @@ fn an_issuer_that_repeats_what_it_was_sent_puts_no_secret_into_the_log() {
     let log = gateway.stderr();
     assert!(log.contains("bad: ") && !log.contains("s3cret"), "{log}");
 }
+
+/// Two parts of one API, each with a token of its own that comes with the other's.
+const TWO_TOKENS: &str = r#"    credentials:
+      user:
+        oauth2_client_credentials:
+          token_url: "{issuer}"
+          client_id: id
+          client_secret: "${env:CLIENT_SECRET}"
+          response: { token: json.user.token }
+          capture: { bot: json.bot.token }
+      bot:
+        oauth2_client_credentials:
+          token_url: "{issuer}"
+          client_id: id
+          client_secret: "${env:CLIENT_SECRET}"
+          response: { token: json.user.token }
+          capture: { bot: json.bot.token }
+          place: { header: Authorization, value: "Bot {{ captured.bot }}" }
+    auth: { use: user }
+    routes:
+      - { path: "/bot/**", auth: { use: bot } }
+      - { path: "/again/**", auth: [ { use: user } ] }
+"#;
+
+#[test]
+fn named_credentials_that_are_the_same_are_one_grant_wherever_they_are_used() {
+    let issuer = Issuer::answering(|_, number, stream| {
+        json_answer(
+            stream,
+            &json!({ "user": { "token": format!("u-{number}") }, "bot": { "token": format!("b-{number}") }, "expires_in": 3600 }),
+        )
+    });
+    let api = Upstream::answering(|seen, stream| {
+        let old = seen.field("authorization").is_some_and(|shown| shown.ends_with("-1")) && seen.target().ends_with("/renew");
+        answer(stream, if old { "401 Unauthorized" } else { "200 OK" }, "", "")
+    });
+    let text = format!("resources:\n  api:\n    base_url: \"{}\"\n{}", api.url(), TWO_TOKENS.replace("{issuer}", &issuer.url()));
+    let gateway = gateway(&text);
+    let shown = |path: &str| {
+        assert_eq!(gateway.get(&format!("/r/api{path}")).status, 200, "{path}: {}", gateway.stderr());
+        api.last().field("authorization").unwrap().to_owned()
+    };
+    assert_eq!([shown("/x"), shown("/bot/x"), shown("/again/x")], ["Bearer u-1", "Bot b-1", "Bearer u-1"]);
+    assert_eq!(issuer.requests(), 1);
+    // A refusal of one renews both, once.
+    assert_eq!([shown("/bot/renew"), shown("/x")], ["Bot b-2", "Bearer u-2"]);
+    assert_eq!(issuer.requests(), 2);
+}
+
+#[test]
+fn credentials_by_name_are_checked() {
+    for (text, why, cure) in [
+        ("auth: { use: usr }, credentials: { user: { bearer: \"${env:CLIENT_SECRET}\" } }", "no credential `usr`", "`user`"),
+        ("auth: { use: user }", "no credential `user`", "credentials: { user:"),
+        ("auth: { use: a }, credentials: { a: { use: b }, b: none }", "cannot use another", "its scheme"),
+        ("auth: { use: a, bearer: x }, credentials: { a: none }", "`use` stands alone", "auth: { use:"),
+        ("auth: { use: a }, credentials: { a: { bearr: x } }", "unknown scheme `bearr`", "bearer"),
+        ("auth: { use: a }, credentials: [a]", "expected a map of schemes by name", ""),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("postern.yaml");
+        std::fs::write(&file, format!("resources: {{ api: {{ base_url: \"https://api.example\", {text} }} }}\n")).unwrap();
+        let output = postern().args(["check", "--config"]).arg(&file).env("CLIENT_SECRET", SECRET).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{text}\n{said}");
+        assert!(said.contains(why) && said.contains(cure), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn what_an_answer_says_may_tell_a_refusal_and_goes_on_as_it_came() {
+    let issuer = Issuer::minting(3600);
+    let api = Upstream::answering(|seen, stream| {
+        let old = seen.field("authorization") == Some("Bearer token-1");
+        let body = if old { r#"{"error":"expired"}"# } else { r#"{ "ok" : 1.50 }"# };
+        answer(stream, "200 OK", "Content-Type: application/json\r\n", body)
+    });
+    let with = |when: &str, issuer: &Issuer| {
+        let more = format!("client_id: id\nrefused: {{ when: \"{when}\" }}");
+        format!("resources:\n{}", resource("api", &api.url(), "oauth2_client_credentials", issuer, &more))
+    };
+    let gateway = gateway(&with("body.error == 'expired'", &issuer));
+    let reply = gateway.get("/r/api/x");
+    assert_eq!((reply.status, reply.text().as_str()), (200, r#"{ "ok" : 1.50 }"#));
+    assert_eq!(issuer.requests(), 2);
+    // A condition that does not hold lets the answer through, byte for byte; so does one that cannot be judged.
+    for when in ["body.error == 'other'", "status == 418", "body.error.deep.er == 1", "headers['x-a'] == 'b'"] {
+        let issuer = Issuer::minting(3600);
+        let gateway = self::gateway(&with(when, &issuer));
+        assert_eq!(gateway.get("/r/api/x").text(), r#"{"error":"expired"}"#, "{when}");
+        assert_eq!(issuer.requests(), 1, "{when}");
+    }
+}

@@ -92,6 +92,16 @@ impl Ended {
         self.when.as_ref().is_some_and(|when| when.names().has(Name::Body))
     }
 
+    /// Whether this status alone tells the end.
+    pub fn has(&self, status: StatusCode) -> bool {
+        self.statuses.contains(&status.as_u16())
+    }
+
+    /// Whether more than the status of such an answer must be looked at.
+    pub fn needs_more(&self, status: StatusCode) -> bool {
+        !self.has(status) && (self.when.is_some() || self.redirect_to.is_some())
+    }
+
     /// Whether an answer tells the end. The body is put back as it came.
     ///
     /// # Errors
