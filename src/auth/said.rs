@@ -77,6 +77,16 @@ impl Said {
         }
     }
 
+    /// The names of captures that its expressions read.
+    pub fn captures(&self) -> Vec<&str> {
+        match self {
+            Self::Ready(_) => Vec::new(),
+            Self::Computed(template) => template.captures(),
+            Self::List(items) => items.iter().flat_map(Self::captures).collect(),
+            Self::Map(entries) => entries.iter().flat_map(|(_, value)| value.captures()).collect(),
+        }
+    }
+
     /// The value, now. `moments`: how one is written.
     ///
     /// # Errors

@@ -381,6 +381,44 @@ fn tokens_that_take_a_step_of_their_own_are_brought_by_one() {
     assert_eq!(issuer.requests(), 3);
 }
 
+#[test]
+fn what_the_redirect_brings_goes_into_the_call_for_the_token_and_stays_for_the_next() {
+    let start = |issuer: Issuer, scheme: &str| {
+        let (admin, api) = (free_port(), Upstream::ok());
+        let config = format!(
+            "admin: {{ listen: \"127.0.0.1:{admin}\" }}\nstore: {{ file: {{ path: data }} }}\nresources:\n  api:\n    base_url: \"{}\"\n    secrets: {{ key: \"${{env:KEY}}\" }}\n    auth:\n      oauth2_authorization_code:\n        authorize_url: \"{at}/authorize\"\n{}",
+            api.url(),
+            scheme.lines().map(|line| format!("        {}\n", line.replace("{at}", &issuer.server.url()))).collect::<String>(),
+            at = issuer.server.url(),
+        );
+        Stand { gateway: Gateway::start_with(&config, &VARIABLES), admin, issuer, api }
+    };
+    let connect = |stand: &Stand, back: &str| {
+        let mut browser = Browser::new();
+        let asked = browser.agree(&stand.usual_link());
+        assert!(stand.redeem(&landed(&browser.come_back(&asked, back))));
+        param(&asked, "state").unwrap()
+    };
+    let scheme = "token_url: \"{at}/{{ captured.region }}/token\"\nclient_id: id\nclient_secret: \"${env:KEY}\"\ncallback: { capture: { region: query.region, state: query.state } }\ntoken_params: { state: \"{{ captured.state }}\" }";
+    let stand = start(Issuer::answering(|_, number, stream| json_answer(stream, &given(number))), scheme);
+    let state = connect(&stand, "code=c&region=eu");
+    assert_eq!(stand.issuer.server.last().target(), "/eu/token");
+    assert!(stand.issuer.form().contains(&("state".into(), state)));
+
+    // An installation has an id and no code; each of its tokens is asked for at its own address, by a signed JWT.
+    let scheme = "token_url: \"{at}/installations/{{ captured.installation }}/tokens\"\nclient_auth: none\nheaders: { Authorization: \"Bearer {{ {'iss': 'app', 'exp': now | plus('5m')} | jwt('HS256', secrets.key) }}\" }\nbody: json\ncallback: { code: null, capture: { installation: query.installation_id } }\ntoken_params: { grant_type: null }";
+    let issuer = Issuer::answering(|_, number, stream| json_answer(stream, &minted(number, if number == 1 { 2 } else { 3600 })));
+    let stand = start(issuer, scheme);
+    connect(&stand, "installation_id=4711&setup_action=install");
+    let again = eventually(|| {
+        assert_eq!(stand.gateway.get("/r/api/x").status, 200);
+        stand.issuer.server.seen().into_iter().nth(1)
+    });
+    let again = again.expect("nothing was renewed");
+    assert_eq!(again.target(), "/installations/4711/tokens");
+    assert!(again.field("authorization").unwrap().starts_with("Bearer ey"), "{}", again.head);
+}
+
 /// A row of the page: the variation, its keys and its tests.
 struct Row {
     section: String,

@@ -168,6 +168,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "fragment: true",
     ),
     (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: \"https://i.example/{{ captured.regoin }}\", client_id: i, authorize_url: https://i.example/a, callback: { capture: { region: query.region } } } } } }",
+        "`captured.regoin`, and no redirect brings it",
+        "did you mean `region`?",
+    ),
+    (
         "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: i.example } } } }",
         "no authorize URL",
         "https://issuer.example",

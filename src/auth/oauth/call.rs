@@ -345,6 +345,20 @@ impl Call {
         params.chain(headers).fold(self.endpoint.names(), Names::with)
     }
 
+    /// The names of captures that its expressions read.
+    pub fn captures(&self) -> Vec<&str> {
+        let url = self.endpoint.made.iter().flat_map(|made| made.template.captures());
+        let params = self.params.iter().flat_map(|(_, argument)| match argument {
+            Some(Argument::Said(said)) => said.captures(),
+            _ => Vec::new(),
+        });
+        let headers = self.headers.iter().flat_map(|(_, value)| match value {
+            Some(Written::Computed(template)) => template.captures(),
+            _ => Vec::new(),
+        });
+        url.chain(params).chain(headers).collect()
+    }
+
     /// Sends it with these standard parameters, and reads the answer.
     ///
     /// # Errors

@@ -197,7 +197,10 @@ impl Oauth {
             }));
         };
         let call = self.ready(&self.call, ask.clock).await?;
-        let asking = Asking::new(&call.settings, Ask { before: None, ..ask });
+        // What a redirect has brought once is the account's for good; all else begins anew.
+        let kept = ask.before.filter(|_| self.consent.is_some());
+        let kept = kept.map(|before| Minted { captured: before.captured.clone(), ..Minted::default() });
+        let asking = Asking::new(&call.settings, Ask { before: kept.as_ref(), ..ask });
         let form = first.form(call.endpoint.at(&asking)?.url(), &asking)?;
         let mut minted = call.send(Step::Token, form, &asking).await.map_err(|failure| first.told(failure))?;
         // What was had for a client's token ends with that, whatever the issuer says.

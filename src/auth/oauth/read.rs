@@ -21,10 +21,10 @@ use crate::auth::said::{self, Said};
 use crate::auth::saml::Saml;
 use crate::auth::whose::Reads;
 use crate::auth::{Context, Reading, Scheme};
-use crate::expr::Names;
+use crate::expr::{Name, Names};
 use crate::net;
 use crate::secret::Secret;
-use crate::tree::{self, Fields, Node, Problems};
+use crate::tree::{self, Fields, Node, Problems, closest};
 
 /// Longest time that an issuer has for its answer, where `timeouts.head` does not say less.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -215,6 +215,13 @@ fn oauth(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<Oauth>
             }
         }
     }
+    let brought: Vec<&str> = consent.iter().flat_map(|by: &std::sync::Arc<ByCode>| by.captures()).collect();
+    if let Some(unknown) = call.captures().into_iter().find(|name| !brought.contains(name)) {
+        let hint =
+            if brought.is_empty() { format!("callback: {{ capture: {{ {unknown}: query.… }} }}") } else { closest(unknown, &brought) };
+        problems.error(fields.place(), format!("the token call reads `captured.{unknown}`, and no redirect brings it"), hint);
+        return None;
+    }
     // Logins often come with a refresh token; client credentials are simply presented again, unless told otherwise.
     let refreshes = !first.as_ref().is_some_and(|first| first.bearer)
         && (refresh.is_some() || matches!(kind, Kind::Password | Kind::AuthorizationCode | Kind::TokenExchange));
@@ -325,9 +332,11 @@ impl Kind {
         matches!(self, Self::JwtBearer | Self::SamlBearer)
     }
 
-    /// What its expressions may read. An account that several clients use is nobody's of them.
+    /// What its expressions may read. An account that several clients use is nobody's of them, and its redirect has brought
+    /// something before the first call.
     fn offered(self) -> Names {
-        if self == Self::AuthorizationCode { said::FIRST.without(Names::CLIENT) } else { said::FIRST }
+        const BROUGHT: Names = Names::of(&[Name::Captured]);
+        if self == Self::AuthorizationCode { said::FIRST.without(Names::CLIENT).with(BROUGHT) } else { said::FIRST }
     }
 
     /// The same in a refresh.
