@@ -1,5 +1,6 @@
 //! JWTs that the gateway mints, against verifiers that no one here wrote: PyPI PyJWT and authlib, npm jose.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -126,6 +127,18 @@ fn a_certificate_gives_the_thumbprints_that_openssl_computes() {
     let header: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
     let print = |name: &str| URL_SAFE_NO_PAD.encode(std::fs::read(file(name)).unwrap());
     assert_eq!((header["x5t#S256"].as_str().unwrap(), header["x5t"].as_str().unwrap()), (&*print("sha256"), &*print("sha1")));
+}
+
+#[test]
+fn an_upstream_that_sends_a_jwt_back_does_not_hand_it_to_the_client() {
+    let upstream = Upstream::answering(|seen, stream| {
+        let sent = seen.field("authorization").unwrap().to_owned();
+        write!(stream, "HTTP/1.1 200 OK\r\nX-Echo: {sent}\r\nContent-Length: 0\r\n\r\n").is_ok()
+    });
+    let gateway = gateway(&upstream.url(), "HS256", SHARED);
+    let reply = gateway.get("/r/up/a");
+    assert_eq!(reply.status, 200);
+    assert!(reply.field("x-echo").unwrap().contains("***") && !reply.head.contains("eyJ"), "{}", reply.head);
 }
 
 #[test]

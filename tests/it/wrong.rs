@@ -298,6 +298,51 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("defaults: [1]\nresources: { a: { base_url: http://localhost } }", "expected the shape of a resource", ""),
     ("environments: [a]", "expected a map of environments", ""),
     ("clients: { a: { unix: { uid: 1 } } }", "`clients` is not built", "remove it"),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { jwt: { key: \"${env:SET}\", claims: { exp: \"{{ now | plus('5 m') }}\" } } } } }",
+        "plus",
+        "",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { jwt: { key: \"${env:SET}\", algorithm: RS256, claims: { exp: 1 } } } } }",
+        "cannot sign by RS256",
+        "RS and PS need an RSA key",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { jwt: { key: \"${env:SET}\", claims: { exp: 1 }, place: { header: X, value: abc } } } } }",
+        "does not hold `token`",
+        "{{ token }}",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { hmac: { key: \"${env:SET}\", message: \"{{ request.body_sha256 }}\", place: { header: X } } } } }",
+        "bytes",
+        "",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { hmac: { key: \"${env:SET}\", message: \"{{ request.path }}\" } } } }",
+        "`place` is missing",
+        "place: …",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { http_signature: { key_id: k, key: \"${env:SET}\", components: [\"@method;req\"] } } } }",
+        "signature of an answer",
+        "a request is signed here",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { aws_sigv4: { service: s3, region: eu-west-1, assume_role: { role_arn: x } } } } }",
+        "no ARN of a role",
+        "arn:aws:iam::123456789012:role/name",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { aws_sigv4: { service: s3, region: eu-west-1, assume_role: { role_arn: \"arn:aws:iam::1:role/x\", sts_url: \"http://sts.example\" } } } } }",
+        "plain http",
+        "sts_url: https://",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_saml_bearer: { token_url: https://i.example/t, client_id: i, subject: u, audience: a, private_key: \"${env:SET}\" } } } }",
+        "`issuer` is missing",
+        "issuer: …",
+    ),
     ("store: { redis: { url: x } }", "`redis` is not built", "memory, or"),
     ("audit: { chain: true }", "`chain` is not built", "remove it"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: literal-secret-text } } }", "not a literal", "${env:NAME}"),
