@@ -33,7 +33,7 @@ fn credentials(number: u64, life: i64) -> String {
 }
 
 /// What STS answers.
-fn assumed(number: u64, life: i64) -> String {
+pub fn assumed(number: u64, life: i64) -> String {
     format!(
         "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><AssumedRoleUser><Arn>a</Arn></AssumedRoleUser><Credentials>\
          <AccessKeyId>AKID{number}</AccessKeyId><SecretAccessKey>s3cret{number}</SecretAccessKey><SessionToken>session-token-{number}</SessionToken>\

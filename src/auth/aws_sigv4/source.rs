@@ -65,6 +65,8 @@ pub struct Granted {
     /// Where the grant is.
     pub seat: Arc<Seat>,
     scope: Scope,
+    /// What stands for them where nothing is sent.
+    stand_in: Credentials,
     /// Those of the last token, by its serial number.
     live: ArcSwapOption<(u64, Arc<Live>)>,
 }
@@ -80,8 +82,7 @@ impl Granted {
         }
         let credentials = match token.is_real() {
             true => unpacked(token.access()).ok_or_else(|| Error::Internal("a token that holds no keys".into()))?,
-            // Nothing is sent: a word stands for the key.
-            false => Credentials { id: STAND_IN.into(), secret: Secret::new(String::new()), session: None, expires: None },
+            false => self.stand_in.clone(),
         };
         let live = Live::new(&credentials, &self.scope).map_err(|_| unfit())?;
         let live = Arc::new(live);
@@ -166,6 +167,9 @@ pub fn read(node: &Node, fields: &Fields<'_>, scope: Option<(String, String)>, r
         return None;
     }
     let material = Material::of(parts.iter().map(Vec::as_slice));
+    // A role always comes with a session; what the chain will give is not known here.
+    let session = role.as_ref().map(|_| Secret::new(STAND_IN.into()));
+    let stand_in = Credentials { id: STAND_IN.into(), secret: Secret::new(String::new()), session, expires: None };
     let source = Assumed { chain, first: keys, role };
     let seat = context.tokens.seat(NewSeat {
         resource: context.resource.into(),
@@ -177,7 +181,7 @@ pub fn read(node: &Node, fields: &Fields<'_>, scope: Option<(String, String)>, r
         shelf: None,
         reads: crate::auth::whose::Reads::default(),
     });
-    Some((Held::Granted(Box::new(Granted { seat, scope, live: ArcSwapOption::empty() })), None))
+    Some((Held::Granted(Box::new(Granted { seat, scope, stand_in, live: ArcSwapOption::empty() })), None))
 }
 
 /// The keys that are written, if there are any; `Some(None)` after an error was reported.
