@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::api::{Need, failed, json_of, not_allowed};
-use crate::connect::{Desk, Opened, Order};
+use crate::connect::{Begun, Desk, Opened, Order, Showing};
 use crate::error::Error;
 use crate::secret::Secret;
 
@@ -44,6 +44,10 @@ pub async fn answer(request: Request<Incoming>, desk: Option<&Desk>) -> Answer {
     let path = request.uri().path().to_owned();
     let done = match (request.method(), path.as_str()) {
         (&Method::GET | &Method::HEAD, CONNECTIONS) => Ok(json_of(StatusCode::OK, &desk.connections())),
+        (&Method::GET | &Method::HEAD, path) if session(path).is_some() => match session(path).and_then(|id| desk.session(id)) {
+            Some(shown) => Ok(json_of(StatusCode::OK, &shown)),
+            None => Err(Error::BadPath("There is no such session, or no longer.".into(), "POST /api/connect-sessions begins one.".into())),
+        },
         (&Method::POST, SESSIONS) => begin(request, desk).await,
         (&Method::POST, REDEEM) => redeem(request, desk).await,
         (&Method::DELETE, path) if path.starts_with("/api/connections/") => disconnect(path, desk).await,
@@ -53,6 +57,11 @@ pub async fn answer(request: Request<Incoming>, desk: Option<&Desk>) -> Answer {
         _ => Err(Error::BadPath("There is no such call.".into(), "POST /api/connect-sessions, POST /api/connect-sessions/redeem".into())),
     };
     done.unwrap_or_else(|error| failed(&error))
+}
+
+/// The session that a path names.
+fn session(path: &str) -> Option<&str> {
+    path.strip_prefix(SESSIONS)?.strip_prefix('/').filter(|id| !id.is_empty() && path != REDEEM)
 }
 
 async fn begin(request: Request<Incoming>, desk: &Desk) -> Result<Answer, Error> {
@@ -68,10 +77,16 @@ async fn begin(request: Request<Incoming>, desk: &Desk) -> Result<Answer, Error>
     };
     let order =
         Order { resource, connection: body.text("connection")?, client: body.text("client")?, return_url: body.text("return_url")?, vars };
-    let Opened { id, link, redirect_uri, until, connection } = desk.open(order)?;
-    let until = jiff::Timestamp::from_millisecond(i64::try_from(until).unwrap_or(i64::MAX)).map(|t| t.to_string()).ok();
-    let shown =
-        json!({ "session": id, "connect_url": link.expose(), "redirect_uri": redirect_uri, "connection": &*connection, "expires": until });
+    let moment = |millis: u64| jiff::Timestamp::from_millisecond(i64::try_from(millis).unwrap_or(i64::MAX)).map(|t| t.to_string()).ok();
+    let shown = match desk.begin(order).await? {
+        Begun::Browser(Opened { id, link, redirect_uri, until, connection }) => {
+            json!({ "session": id, "connect_url": link.expose(), "redirect_uri": redirect_uri, "connection": &*connection, "expires": moment(until) })
+        }
+        Begun::Device(Showing { id, shown, until, connection }) => json!({
+            "session": id, "user_code": shown.user_code, "verification_uri": shown.uri, "verification_uri_complete": shown.complete,
+            "connection": &*connection, "expires": moment(until),
+        }),
+    };
     Ok(json_of(StatusCode::CREATED, &shown))
 }
 

@@ -96,6 +96,11 @@ pub trait Consent: std::fmt::Debug + Send + Sync {
     /// `redirect_uri`, where the operator has said it.
     fn redirect_uri(&self) -> Option<&str>;
 
+    /// How it is had on another device, where that is the way; then no browser comes here.
+    fn device(&self) -> Option<&dyn super::device::Device> {
+        None
+    }
+
     /// Prepares the browser's way.
     fn begin<'a>(&'a self, ask: Ask<'a>) -> Working<'a, Begun>;
 

@@ -13,6 +13,7 @@ pub mod captured;
 mod claims;
 pub mod connection;
 pub mod consent;
+pub mod device;
 mod digest;
 mod expiry;
 pub mod family;

@@ -25,7 +25,7 @@ struct Kind {
     build: Build,
 }
 
-const KINDS: [Kind; 22] = [
+const KINDS: [Kind; 23] = [
     Kind { name: "none", example: "none", bare: true, build: none::read },
     Kind { name: "passthrough", example: "passthrough", bare: true, build: passthrough::read },
     Kind {
@@ -109,6 +109,12 @@ const KINDS: [Kind; 22] = [
         build: |node, reading| oauth::read(node, reading, oauth::Kind::AuthorizationCode),
     },
     Kind {
+        name: "oauth2_device",
+        example: r#"{ oauth2_device: { device_url: https://issuer.example/device, token_url: https://issuer.example/token, client_id: id } }"#,
+        bare: false,
+        build: oauth::device,
+    },
+    Kind {
         name: "auth0",
         example: r#"{ auth0: { domain: tenant.eu.auth0.com, client_id: id, client_secret: "${env:SECRET}", audience: https://api.example } }"#,
         bare: false,
@@ -135,12 +141,9 @@ const KINDS: [Kind; 22] = [
     Kind { name: "mtls", example: r#"{ mtls: { cert: client.pem, key: "${file:client.key}" } }"#, bare: false, build: mtls::read },
 ];
 
-/// Schemes of the contract that this build lacks (ruling H1).
-const UNBUILT: [&str; 1] = ["oauth2_device"];
-
-/// The schemes that there are or will be, and whether this build has them.
+/// All schemes, and whether this build has them.
 pub fn schemes() -> impl Iterator<Item = (&'static str, bool)> {
-    KINDS.iter().map(|k| (k.name, true)).chain(UNBUILT.iter().map(|name| (*name, false)))
+    KINDS.iter().map(|k| (k.name, true))
 }
 
 /// Reads what stands under `auth`: a word, one scheme, or a list of several. `None` once something is wrong; the
@@ -272,19 +275,13 @@ fn key<'n>(place: Place, entries: &'n [Entry], problems: &Problems) -> Option<&'
 }
 
 fn is_scheme(name: &str) -> bool {
-    KINDS.iter().any(|k| k.name == name) || UNBUILT.contains(&name)
+    KINDS.iter().any(|k| k.name == name)
 }
 
 fn known(name: &str, place: Place, problems: &Problems) -> Option<&'static Kind> {
     let kind = KINDS.iter().find(|k| k.name == name);
     if kind.is_some() {
         return kind;
-    }
-    if UNBUILT.contains(&name) {
-        let built: Vec<&str> = KINDS.iter().map(|k| k.name).collect();
-        let hint = format!("use one of: {}", built.join(", "));
-        problems.error(place, format!("the scheme `{name}` is not built into this version"), hint);
-        return None;
     }
     problems.error(place, format!("unknown scheme `{name}`"), near(name));
     None
@@ -297,7 +294,7 @@ fn near(name: &str) -> String {
         "token" => "a token stands under its scheme: { bearer: { token: … } }".into(),
         "username" | "password" => "these stand under their scheme: { basic: { username: …, password: … } }".into(),
         _ => {
-            let all: Vec<&str> = KINDS.iter().map(|k| k.name).chain(UNBUILT).collect();
+            let all: Vec<&str> = KINDS.iter().map(|k| k.name).collect();
             closest(name, &all)
         }
     }
@@ -406,15 +403,6 @@ mod tests {
         assert!(complaints(json!({ "bearr": "${secret:t}" }))[0].contains("did you mean `bearer`"));
         assert!(complaints(json!("non"))[0].contains("did you mean `none`"));
         assert!(complaints(json!({ "apikey": {} }))[0].contains("did you mean `api_key`"));
-    }
-
-    #[test]
-    fn a_scheme_that_this_build_lacks_says_so() {
-        for name in UNBUILT {
-            let found = complaints(json!({ name: {} }));
-            assert!(found.len() == 1 && found[0].contains("not built into this version"), "{found:?}");
-        }
-        assert!(complaints(json!("oauth2_device"))[0].contains("not built into this version"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod landing;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -75,6 +76,9 @@ fn connect(cli: &Cli, admin: &Admin, resource: &str, args: &Args) -> Result<u8, 
     });
     let begun = admin.ask(Method::POST, "/api/connect-sessions", Some(&order))?;
     let text = |name: &str| begun[name].as_str().unwrap_or_default().to_owned();
+    if begun["user_code"].is_string() {
+        return elsewhere(cli, admin, &begun, args);
+    }
     let (link, session) = (text("connect_url"), text("session"));
     if cli.json {
         print(&format!("{begun}\n"));
@@ -94,6 +98,37 @@ fn connect(cli: &Cli, admin: &Admin, resource: &str, args: &Args) -> Result<u8, 
         None => typed()?,
     };
     redeem(cli, admin, &code)
+}
+
+/// Shows the code that a person types in elsewhere, and waits until they have.
+fn elsewhere(cli: &Cli, admin: &Admin, begun: &Value, args: &Args) -> Result<u8, String> {
+    /// How often is asked, and how many times: a code lives half an hour at most.
+    const PAUSE: Duration = Duration::from_secs(1);
+    const ROUNDS: u32 = 2000;
+    let text = |of: &Value, name: &str| of[name].as_str().unwrap_or_default().to_owned();
+    let uri = text(begun, "verification_uri");
+    if cli.json {
+        print(&format!("{begun}\n"));
+    } else {
+        eprintln!("Open on any device:\n\n  {uri}\n\nand type in:\n\n  {}\n", text(begun, "user_code"));
+        eprintln!("The code is good until {}.", text(begun, "expires"));
+    }
+    if !args.no_browser {
+        open(begun["verification_uri_complete"].as_str().unwrap_or(&uri));
+    }
+    let path = format!("/api/connect-sessions/{}", text(begun, "session"));
+    for _ in 0..ROUNDS {
+        std::thread::sleep(PAUSE);
+        let session = admin.ask(Method::GET, &path, None)?;
+        let (state, detail) = (text(&session, "state"), text(&session, "detail"));
+        match state.as_str() {
+            "pending" => {}
+            "connected" if cli.json => return Ok(print(&format!("{session}\n"))),
+            "connected" => return Ok(print(&format!("connected: {} {}\n", text(&session, "resource"), text(&session, "connection")))),
+            _ => return Err(format!("nothing was connected: {state}: {detail}")),
+        }
+    }
+    Err("nobody typed the code in".into())
 }
 
 /// The code from the terminal.

@@ -4,6 +4,7 @@
 //! somebody else connects nothing. How a provider is asked is the scheme's affair (`auth::consent`).
 
 mod browser;
+mod device;
 mod order;
 mod page;
 mod session;
@@ -27,6 +28,7 @@ use crate::error::Error;
 use crate::net::{Background, Origin};
 use crate::secret::Secret;
 use crate::stack::Live;
+pub use device::{Begun, Showing};
 pub use order::{Opened, Order};
 use page::Page;
 use session::{Session, Sessions, Stop};
@@ -59,6 +61,8 @@ pub struct Desk {
     /// Where the pages are, where nobody says how others see that.
     listener: SocketAddr,
     sessions: Mutex<Sessions>,
+    /// Codes that people type in elsewhere.
+    devices: Arc<Mutex<device::Devices>>,
     /// Makes the proofs in forms.
     key: hmac::Key,
 }
@@ -67,7 +71,7 @@ impl Desk {
     /// A desk whose pages are on this listener. `None` if the system gives no randomness.
     pub fn new(live: Live, tokens: crate::auth::grant::Tokens, listener: SocketAddr) -> Option<Arc<Self>> {
         let key = crate::digest::random_key()?;
-        let desk = Arc::new(Self { live, tokens, listener, sessions: Mutex::default(), key });
+        let desk = Arc::new(Self { live, tokens, listener, sessions: Mutex::default(), devices: Arc::default(), key });
         let links: Arc<dyn Links> = desk.clone();
         desk.tokens.connections().link_by(Arc::downgrade(&links));
         Some(desk)

@@ -52,14 +52,14 @@ pub struct Opened {
 }
 
 impl Desk {
-    /// Begins a session.
+    /// What an order comes to.
     ///
     /// # Errors
     /// Where there is nothing to connect, or not so.
-    pub fn open(&self, order: Order) -> Result<Opened, Error> {
+    pub(super) fn judged(&self, order: Order) -> Result<(Consenting, Made), Error> {
         let snapshot = self.live.load_full();
         let resource = snapshot.resources.get(&*order.resource).ok_or_else(|| Error::UnknownResource(snapshot.known(20)))?;
-        let hint = "Give its `oauth2_authorization_code` an `authorize_url`, or its `oauth1` a `consent`.";
+        let hint = "Give its `oauth2_authorization_code` an `authorize_url`, its `oauth1` a `consent`, or use `oauth2_device`.";
         let consenting = resource.consent.as_ref();
         let consenting = consenting.ok_or_else(|| refused("Nobody can be asked for an account of this resource.", hint))?;
         let client = match &order.client {
@@ -76,8 +76,7 @@ impl Desk {
         if shelf.find(&name).is_some_and(|there| there.client != client) {
             return Err(Error::Forbidden("The connection is another client's.".into(), "Choose another name for it.".into()));
         }
-        let made = Made { name, client, vars: order.vars, return_url, mending: false };
-        self.make(consenting, made)
+        Ok((consenting.clone(), Made { name, client, vars: order.vars, return_url, mending: false }))
     }
 
     /// The link for a call that found no connection.
@@ -91,6 +90,9 @@ impl Desk {
         }
         if let Some((session, link)) = lock(&self.sessions).mending(owner, name, client, self.now()) {
             return Some(address(&session.redirect_uri, &link));
+        }
+        if consenting.consent.device().is_some() {
+            return None;
         }
         let made = Made { name: name.clone(), client: client.cloned(), vars: BTreeMap::new(), return_url: None, mending: true };
         self.make(consenting, made).ok().map(|opened| opened.link.expose().to_owned())
@@ -163,7 +165,8 @@ impl Desk {
         serde_json::json!({ "connections": shown.collect::<Vec<_>>() })
     }
 
-    fn make(&self, consenting: &Consenting, made: Made) -> Result<Opened, Error> {
+    /// Begins a session for a browser.
+    pub(super) fn make(&self, consenting: &Consenting, made: Made) -> Result<Opened, Error> {
         let redirect_uri = self.redirect_uri(&*consenting.consent)?;
         let now = self.now();
         let new = New {
@@ -184,10 +187,11 @@ impl Desk {
     }
 }
 
-struct Made {
-    name: Arc<str>,
-    client: Option<Arc<str>>,
-    vars: BTreeMap<String, String>,
+/// An order that was found good.
+pub(super) struct Made {
+    pub name: Arc<str>,
+    pub client: Option<Arc<str>>,
+    pub vars: BTreeMap<String, String>,
     return_url: Option<String>,
     mending: bool,
 }

@@ -14,6 +14,7 @@ mod commands;
 mod connections;
 mod consent_attacks;
 mod counterparts;
+mod device;
 mod dialects;
 mod digest;
 mod discovery;

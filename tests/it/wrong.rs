@@ -59,7 +59,17 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, auth: [] } }", "", "`auth: none`"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${env:SET}\", basic: { username: u } } } }", "basic", "list"),
     ("resources: { a: { base_url: http://localhost, auth: bearr } }", "bearr", "bearer"),
-    ("resources: { a: { base_url: http://localhost, auth: { oauth2_device: {} } } }", "not built", ""),
+    ("resources: { a: { base_url: http://localhost, auth: { oauth2_device: {} } } }", "`device_url` is missing", "add `device_url"),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_device: { device_url: https://i.example/d, token_url: https://i.example/t, client_id: i } } } }",
+        "`store: memory` would lose it",
+        "store: { file",
+    ),
+    (
+        "resources: { a: { base_url: http://localhost, auth: { oauth2_device: { device_url: http://i.example/d, token_url: https://i.example/t, client_id: i } } } }",
+        "plain http",
+        "use https",
+    ),
     (
         "resources: { a: { base_url: http://localhost, auth: { oauth2_client_credentials: {} } } }",
         "`token_url` is missing",

@@ -387,7 +387,11 @@ impl Call {
         Ok(response.status().is_success())
     }
 
-    async fn exchange(&self, step: Step, mut form: Form, asking: &Asking<'_>) -> Result<(Response<Bytes>, Mask), Failure> {
+    /// Sends it, and hands over what came, with what must not be shown of it.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn exchange(&self, step: Step, mut form: Form, asking: &Asking<'_>) -> Result<(Response<Bytes>, Mask), Failure> {
         let now = asking.ask().clock.millis();
         let endpoint = self.endpoint.at(asking)?;
         let mut headers = HeaderMap::new();

@@ -7,6 +7,7 @@
 pub(super) mod call;
 pub(super) mod client;
 mod consent;
+mod device;
 mod discovery;
 pub(super) mod form;
 mod read;
@@ -26,6 +27,7 @@ use crate::error::{Error, Trouble};
 use crate::expr::{Moments, Name, Names};
 use crate::secret::Secret;
 use call::Call;
+pub use device::read as device;
 use form::Form;
 pub use read::{Kind, PATIENCE, asserted, read, written};
 use serde_json::Value as Json;
@@ -136,6 +138,11 @@ impl First {
 }
 
 impl Oauth {
+    /// A grant that begins with a person's consent, and goes on with the refresh token that it brought.
+    pub fn consented(call: Call, refresh: Call) -> Self {
+        Self { first: None, refresh: Some(refresh), call, refresh_token: None, consent: None, finder: None, must_keep: true }
+    }
+
     /// A grant that is a refresh token which nobody replaces.
     pub fn refreshing(call: Call, token: Secret) -> Self {
         Self { first: None, refresh: Some(call.clone()), call, refresh_token: Some(token), consent: None, finder: None, must_keep: false }

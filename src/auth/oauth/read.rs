@@ -44,18 +44,21 @@ pub enum Kind {
     TokenExchange,
     /// RFC 6749 section 6, with a refresh token that somebody has already.
     AuthorizationCode,
+    /// RFC 8628.
+    Device,
     /// Client credentials in another spelling (ruling G15).
     Auth0,
 }
 
 /// All of them by the name of their scheme.
-pub const KINDS: [(&str, Kind); 7] = [
+pub const KINDS: [(&str, Kind); 8] = [
     ("oauth2_client_credentials", Kind::ClientCredentials),
     ("oauth2_password", Kind::Password),
     ("oauth2_jwt_bearer", Kind::JwtBearer),
     ("oauth2_saml_bearer", Kind::SamlBearer),
     ("oauth2_token_exchange", Kind::TokenExchange),
     ("oauth2_authorization_code", Kind::AuthorizationCode),
+    ("oauth2_device", Kind::Device),
     ("auth0", Kind::Auth0),
 ];
 
@@ -88,7 +91,7 @@ impl Kind {
             Self::JwtBearer => Some("urn:ietf:params:oauth:grant-type:jwt-bearer"),
             Self::SamlBearer => Some("urn:ietf:params:oauth:grant-type:saml2-bearer"),
             Self::TokenExchange => Some("urn:ietf:params:oauth:grant-type:token-exchange"),
-            Self::AuthorizationCode => None,
+            Self::AuthorizationCode | Self::Device => None,
         }
     }
 
@@ -138,9 +141,9 @@ pub fn read(node: &Node, reading: Reading<'_>, kind: Kind) -> Option<Box<dyn Sch
 
 /// What names the grant: everything that is written, but for how its token is presented. A refresh token is the grant
 /// itself: whatever else changes around it, the one that has taken its place is not to be lost (ruling A13).
-fn material(node: &Node, oauth: &Oauth, kind: Kind, context: &Context<'_>) -> Material {
+pub(super) fn material(node: &Node, oauth: &Oauth, kind: Kind, context: &Context<'_>) -> Material {
     match &oauth.refresh_token {
-        Some(token) if kind == Kind::AuthorizationCode => {
+        Some(token) if matches!(kind, Kind::AuthorizationCode | Kind::Device) => {
             let id = oauth.call.client.id().map(Secret::expose).unwrap_or_default();
             Material::of([kind.name(), oauth.call.endpoint.url(), id, token.expose()].map(str::as_bytes))
         }
@@ -288,7 +291,13 @@ fn person(
     }
 }
 
-fn call(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind, tls: Option<&net::tls::Config>, finder: Option<&Finder>) -> Option<Call> {
+pub(super) fn call(
+    fields: &Fields<'_>,
+    reading: Reading<'_>,
+    kind: Kind,
+    tls: Option<&net::tls::Config>,
+    finder: Option<&Finder>,
+) -> Option<Call> {
     let (context, problems) = (reading.context, reading.problems);
     let endpoint = match kind {
         Kind::Auth0 => domain(fields, reading, tls),
@@ -332,21 +341,25 @@ impl Kind {
         matches!(self, Self::JwtBearer | Self::SamlBearer)
     }
 
-    /// What its expressions may read. An account that several clients use is nobody's of them, and its redirect has brought
+    /// What its expressions may read. An account that several clients use is nobody's of them, and a redirect has brought
     /// something before the first call.
-    fn offered(self) -> Names {
+    pub(super) fn offered(self) -> Names {
         const BROUGHT: Names = Names::of(&[Name::Captured]);
-        if self == Self::AuthorizationCode { said::FIRST.without(Names::CLIENT).with(BROUGHT) } else { said::FIRST }
+        match self {
+            Self::AuthorizationCode => said::FIRST.without(Names::CLIENT).with(BROUGHT),
+            Self::Device => said::FIRST.without(Names::CLIENT),
+            _ => said::FIRST,
+        }
     }
 
     /// The same in a refresh.
     fn offered_to_refresh(self) -> Names {
-        if self == Self::AuthorizationCode { said::REFRESH.without(Names::CLIENT) } else { said::REFRESH }
+        if matches!(self, Self::AuthorizationCode | Self::Device) { said::REFRESH.without(Names::CLIENT) } else { said::REFRESH }
     }
 
     /// Whether a client without a name would be a mistake, unless headers or parameters name it.
     fn usual_client(self) -> bool {
-        matches!(self, Self::ClientCredentials | Self::Auth0 | Self::AuthorizationCode)
+        matches!(self, Self::ClientCredentials | Self::Auth0 | Self::AuthorizationCode | Self::Device)
     }
 }
 
@@ -445,7 +458,7 @@ fn first(fields: &Fields<'_>, reading: Reading<'_>, kind: Kind) -> Option<First>
             assertion.as_ref().map(|_| ())
         }
         Kind::Auth0 => fields.need("audience").map(|_| ()),
-        Kind::ClientCredentials | Kind::AuthorizationCode => Some(()),
+        Kind::ClientCredentials | Kind::AuthorizationCode | Kind::Device => Some(()),
     };
     let scopes = fields.texts("scopes");
     let separator = fields.text("scope_separator").unwrap_or_else(|| " ".into());
@@ -582,7 +595,13 @@ pub fn asserted(
 }
 
 /// `refresh`: each key falls back to the scheme's own (ruling E7).
-fn refreshing(node: Option<&Node>, kind: Kind, first: &Call, reading: Reading<'_>, tls: Option<&net::tls::Config>) -> Option<Call> {
+pub(super) fn refreshing(
+    node: Option<&Node>,
+    kind: Kind,
+    first: &Call,
+    reading: Reading<'_>,
+    tls: Option<&net::tls::Config>,
+) -> Option<Call> {
     let offered = kind.offered_to_refresh();
     let problems = reading.problems;
     // Another grant's type is not the refresh's.

@@ -245,6 +245,11 @@ fn judge(token: &Secret) -> Result<(), &'static str> {
     }
 }
 
+/// The beginning of what can be told of an answer.
+pub fn story(step: Step, response: &Response<Bytes>) -> Story {
+    Story::new(step, describe(response, &Answer::new(response.headers(), response.body())))
+}
+
 /// What arrived, without its content: `400 application/json of 57 bytes`.
 fn describe(response: &Response<Bytes>, answer: &Answer<'_>) -> String {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).and_then(|t| t.split(';').next());

@@ -19,6 +19,8 @@ pub enum Step {
     Discovery,
     /// The one that makes a client.
     Registration,
+    /// The one for a code that a person types in elsewhere.
+    Device,
     /// The one that ends a grant.
     Revocation,
     /// The one with a refresh token, or with the token itself.
@@ -35,6 +37,7 @@ impl Step {
     fn word(self) -> &'static str {
         match self {
             Self::Token => "token request",
+            Self::Device => "device authorization request",
             Self::Revocation => "revocation",
             Self::Discovery => "request for its metadata",
             Self::Registration => "registration",

@@ -127,7 +127,12 @@ impl Person {
     /// Signs in as `account` and consents, on whatever pages `oidc-provider` shows. Ends where the issuer sends the browser
     /// away, or where there is nothing to fill in any more.
     pub fn consents(&mut self, url: &str, account: &str) -> Page {
-        let mut page = self.visits(url);
+        let page = self.visits(url);
+        self.goes_on(page, account)
+    }
+
+    /// The same from a page on.
+    pub fn goes_on(&mut self, mut page: Page, account: &str) -> Page {
         for _ in 0..6 {
             let text = page.reply.as_ref().map(Reply::text).unwrap_or_default();
             page = match () {
