@@ -448,12 +448,14 @@ impl Seat {
 
     /// Begins what is due for the token, and waits for nothing.
     pub fn nudge(&self) {
-        self.grant.nudge(self);
+        self.grant.nudge(self, &self.whose);
     }
 
     /// What this token was made from has changed: another one is fetched, and until then it serves on.
-    pub fn outdate(&self, used: &Token) {
-        self.grant.outdate(used, self);
+    pub fn outdate(&self, used: &Token, call: &Call) {
+        if let Ok(grant) = self.of(call) {
+            grant.outdate(used, self, &self.whose(call, &grant));
+        }
     }
 
     /// An upstream has refused this token. Whether another attempt is worthwhile; what it needs has then been begun.
@@ -465,8 +467,8 @@ impl Seat {
     }
 
     /// The session that this token stands for has ended, as [`Life::end`] has it.
-    pub fn end(&self, used: &Token) -> bool {
-        self.grant.refuse(used, self, &self.whose, Life::end)
+    pub fn end(&self, used: &Token, call: &Call) -> bool {
+        self.of(call).is_ok_and(|grant| grant.refuse(used, self, &self.whose(call, &grant), Life::end))
     }
 }
 
@@ -588,16 +590,16 @@ impl Grant {
         worthwhile
     }
 
-    fn nudge(self: &Arc<Self>, by: &Seat) {
+    fn nudge(self: &Arc<Self>, by: &Seat, whose: &Arc<Whose>) {
         let turn = lock(&self.life).turn(self.house.clock.millis());
         if matches!(turn, Turn::Renew(_) | Turn::Fetch) {
-            self.begin(by, &by.whose);
+            self.begin(by, whose);
         }
     }
 
-    fn outdate(self: &Arc<Self>, used: &Token, by: &Seat) {
+    fn outdate(self: &Arc<Self>, used: &Token, by: &Seat, whose: &Arc<Whose>) {
         lock(&self.life).outdate(used);
-        self.nudge(by);
+        self.nudge(by, whose);
     }
 
     /// Begins the fetch that the machine has asked for.

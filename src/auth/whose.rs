@@ -79,6 +79,15 @@ impl Whose {
         self.bearer.as_ref()
     }
 
+    /// `vars`: those of the account, where one is read, lie over the resource's (ruling C9).
+    pub fn vars(&self, settings: &Settings) -> Arc<Map> {
+        if self.vars.is_empty() {
+            return settings.vars().clone();
+        }
+        let own: Map = self.vars.iter().map(|(name, value)| (name.as_str(), Value::text(value.as_str()))).collect();
+        Arc::new(settings.vars().overlaid(&own))
+    }
+
     /// What distinguishes it from others who present the same scheme; the client's token by its hash.
     pub fn material(&self) -> Material {
         let mut parts: Vec<Vec<u8>> = Vec::new();
@@ -155,11 +164,7 @@ impl Inputs for Asking<'_> {
     fn input(&self, name: Name) -> Result<Option<Value>, &'static str> {
         let whose = self.ask.whose;
         Ok(match name {
-            Name::Vars if whose.vars.is_empty() => Some(Value::Map(self.settings.vars().clone())),
-            Name::Vars => {
-                let own: Map = whose.vars.iter().map(|(name, value)| (name.as_str(), Value::text(value.as_str()))).collect();
-                Some(Value::Map(Arc::new(self.settings.vars().overlaid(&own))))
-            }
+            Name::Vars => Some(Value::Map(whose.vars(self.settings))),
             Name::Now => Some(Value::Moment(Moment::of(self.occasion.now()))),
             Name::Uuid => Some(Value::text(self.occasion.uuid().to_string())),
             Name::Uuid7 => Some(Value::text(self.occasion.uuid7().to_string())),

@@ -720,6 +720,27 @@ fn two_resources_with_one_login_share_it_and_another_password_is_another_login()
 }
 
 #[test]
+fn each_caller_whose_values_a_login_reads_has_a_login_of_its_own() {
+    let site = Site::open(|_, number, stream| token(stream, number));
+    let flow = LOGIN.replace("json: {", "json: { as: \"{{ client.ip }}\",");
+    let text = config(&site.server.url(), &flow, "")
+        + "server: { listen: [\"127.0.0.1:{port}\", \"[::1]:{port}\"], name: under-test, workers: 2 }\n";
+    let gateway = gateway(&text);
+    let ask = |address: &str| {
+        let stream = TcpStream::connect(format!("{address}:{}", gateway.port)).unwrap();
+        let request = format!("GET /r/api/x HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\r\n", gateway.port);
+        Reply::parse(&crate::support::exchange(stream, request.as_bytes())).status
+    };
+    for address in ["127.0.0.1", "[::1]", "127.0.0.1", "[::1]"] {
+        assert_eq!(ask(address), 200);
+    }
+    let shown: Vec<String> = site.calls().iter().map(|seen| seen.field("authorization").unwrap().to_owned()).collect();
+    assert_eq!(shown, ["Session session-1", "Session session-2", "Session session-1", "Session session-2"]);
+    let asked: Vec<Value> = site.asked().iter().map(|seen| serde_json::from_slice::<Value>(&seen.body).unwrap()["as"].clone()).collect();
+    assert_eq!(asked, [json!("127.0.0.1"), json!("::1")]);
+}
+
+#[test]
 fn mistakes_in_a_flow_are_told_with_their_place_and_their_cure() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("postern.yaml");

@@ -10,7 +10,7 @@ use crate::call::Occasion;
 use crate::expr::{Inputs, Map, Moment, Name, Names, Settings, Value};
 
 /// What a step's templates and its `when` may read.
-pub const STEP: Names = Names::FIXED.with(Names::ATTEMPT).with(Names::of(&[Name::Captured]));
+pub const STEP: Names = Names::FIXED.with(Names::CLIENT).with(Names::ATTEMPT).with(Names::of(&[Name::Captured]));
 /// What conditions on an answer may read.
 pub const ANSWER: Names = STEP.with(Names::ANSWER);
 
@@ -44,6 +44,7 @@ impl Inputs for Facts<'_> {
     fn input(&self, name: Name) -> Result<Option<Value>, &'static str> {
         Ok(match name {
             Name::Captured => Some(self.captured.clone()),
+            Name::Vars => Some(Value::Map(self.whose.vars(self.settings))),
             Name::Now => Some(Value::Moment(Moment::of(self.occasion.now()))),
             Name::Uuid => Some(Value::text(self.occasion.uuid().to_string())),
             Name::Uuid7 => Some(Value::text(self.occasion.uuid7().to_string())),

@@ -37,8 +37,8 @@ use crate::auth::whose::Reads;
 use crate::auth::{Acquiring, Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing};
 use crate::call::Call;
 use crate::error::Error;
-use crate::expr::{self, Cut, Names};
-use crate::tree::{Fields, Node, Value, closest};
+use crate::expr::{self, Condition, Cut, Name, Names};
+use crate::tree::{Fields, Node, Problems, Value, closest};
 
 /// Most steps of a flow.
 const STEPS_MAX: usize = 16;
@@ -60,7 +60,7 @@ struct Watched {
     seat: Arc<Seat>,
     /// Whether its token is presented as it is.
     shown: bool,
-    /// The generations of the flow's token and of its own that are known to belong together.
+    /// The serial numbers of the flow's token and of its own that are known to belong together.
     met: (AtomicU64, AtomicU64),
 }
 
@@ -68,8 +68,7 @@ struct Watched {
 pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let (context, problems) = (reading.context, reading.problems);
     let fields = fields(node, "a map with `steps`", problems)?;
-    // What only a call knows, as the variables of its account, cannot feed a login that serves all calls.
-    let reader = Reader { settings: context.settings, names: STEP.without(context.settings.unsettled()), problems };
+    let reader = reader(reading);
     let line = Line::of(context);
     let deeds = deeds(&fields, &line, reading, reader);
     let lasts = fields.node("lasts").map_or(Some(Lasts::default()), |node| Lasts::read(node, reader));
@@ -121,9 +120,39 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         renew_before,
         source: Arc::new(source),
         shelf: None,
-        reads: Reads::default(),
+        reads: reads(node, &["apply", "refused"], reader),
     });
     Some(Box::new(Flow { seat, apply, ended, gives: Gives { captures }, watched }))
+}
+
+/// What reads the expressions of a login. A base URL that only its result brings is not there yet.
+pub fn reader(reading: Reading<'_>) -> Reader<'_> {
+    let late = reading.context.settings.unsettled().and(Names::of(&[Name::Base]));
+    Reader { settings: reading.context.settings, names: STEP.without(late), problems: reading.problems }
+}
+
+/// What a login reads of its caller (ruling G4): each value has a login of its own. `except` are keys that are no part of it.
+pub fn reads(node: &Node, except: &[&str], reader: Reader<'_>) -> Reads {
+    let names = named_in(node, "", except, reader);
+    let account = names.and(reader.settings.unsettled()).has(Name::Vars);
+    Reads { client: names.and(Names::CLIENT), bearer: false, account }
+}
+
+/// The inputs that the expressions of a subtree read. What cannot be compiled is reported by whoever reads it.
+fn named_in(node: &Node, key: &str, except: &[&str], reader: Reader<'_>) -> Names {
+    let quiet = Problems::default();
+    match &node.value {
+        Value::List(items) => items.iter().fold(Names::NONE, |names, item| names.with(named_in(item, key, except, reader))),
+        Value::Map(entries) => {
+            let entries = entries.iter().filter(|entry| !except.contains(&&*entry.key));
+            entries.fold(Names::NONE, |names, entry| names.with(named_in(&entry.node, &entry.key, except, reader)))
+        }
+        _ if node.is_template() => expr::read(node, &reader.scope(), &quiet).map_or(Names::NONE, |template| template.names()),
+        Value::Text(text) if key == "when" => {
+            Condition::compile(text, &reader.settings.scope(ANSWER)).map_or(Names::NONE, |condition| condition.names())
+        }
+        _ => Names::NONE,
+    }
 }
 
 /// What names the grant: everything that is written but for how it is presented, where it leads, and what its expressions
@@ -296,21 +325,21 @@ fn mentioned(node: &Node, into: &mut Vec<String>) {
 impl Flow {
     /// Looks after the grants of its steps: where one has a new token, the steps behind it are run anew, and until then what
     /// there is serves on.
-    fn watch(&self, token: &Token) {
+    fn watch(&self, token: &Token, call: &Call) {
         for watched in &self.watched {
             let Some(inner) = watched.seat.shared_fresh() else {
                 watched.seat.nudge();
                 continue;
             };
             let (outer_met, inner_met) = (watched.met.0.load(Ordering::Relaxed), watched.met.1.load(Ordering::Relaxed));
-            if !inner.is_real() || !token.is_real() || (outer_met, inner_met) == (token.generation, inner.generation) {
+            if !inner.is_real() || !token.is_real() || (outer_met, inner_met) == (token.serial, inner.serial) {
                 continue;
             }
             if token.minted.captured.get(&watched.name) == Some(&run::granted(&inner)) {
-                watched.met.0.store(token.generation, Ordering::Relaxed);
-                watched.met.1.store(inner.generation, Ordering::Relaxed);
+                watched.met.0.store(token.serial, Ordering::Relaxed);
+                watched.met.1.store(inner.serial, Ordering::Relaxed);
             } else {
-                self.seat.outdate(token);
+                self.seat.outdate(token, call);
             }
         }
     }
@@ -318,7 +347,7 @@ impl Flow {
     async fn put(&self, call: &mut Call, token: Option<Arc<Token>>) -> Result<(), Error> {
         let token = match token {
             Some(token) => token,
-            None => self.seat.shared_token().await?,
+            None => self.seat.token(call).await?,
         };
         if call.granted.is_none() {
             call.granted = Some(Box::new(granted(vec![(0, token.clone())])));
@@ -335,8 +364,8 @@ impl Scheme for Flow {
         self.apply.owns()
     }
 
-    fn identity(&self, _: &Call) -> Option<Arc<str>> {
-        Some(self.seat.grant.identity().clone())
+    fn identity(&self, call: &Call) -> Option<Arc<str>> {
+        self.seat.identity(call)
     }
 
     fn secret(&self) -> bool {
@@ -347,18 +376,18 @@ impl Scheme for Flow {
         Some(self.gives.clone())
     }
 
-    fn acquire<'a>(&'a self, _: &'a Call) -> Option<Acquiring<'a>> {
-        Some(match self.seat.shared_fresh() {
+    fn acquire<'a>(&'a self, call: &'a Call) -> Option<Acquiring<'a>> {
+        Some(match self.seat.fresh(call) {
             Some(token) => Acquiring::Done(Ok(token)),
-            None => Acquiring::Later(Box::pin(self.seat.shared_token())),
+            None => Acquiring::Later(Box::pin(self.seat.token(call))),
         })
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         let acquired = call.ticket.take().and_then(|ticket| ticket.downcast::<Token>().ok());
-        let token = acquired.or_else(|| self.seat.shared_fresh());
+        let token = acquired.or_else(|| self.seat.fresh(call));
         if let Some(token) = &token {
-            self.watch(token);
+            self.watch(token, call);
         }
         Signing::Later(Box::pin(self.put(call, token)))
     }
@@ -384,7 +413,7 @@ impl Scheme for Flow {
                     watched.seat.refuse_shared(&inner);
                 }
             }
-            let worthwhile = self.seat.refuse_shared(&token);
+            let worthwhile = self.seat.refuse(&token, attempt.call);
             Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands })
         }))
     }

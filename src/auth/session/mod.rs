@@ -11,13 +11,12 @@ use http::header::{COOKIE, ORIGIN, REFERER, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::auth::field::Field;
-use crate::auth::flow::{Ended, Line, Reader, Redirects, STEP, condition, material_of};
+use crate::auth::flow::{self, Ended, Line, Reader, Redirects, condition, material_of};
 use crate::auth::grant::{NewSeat, Seat};
 use crate::auth::granted::Gives;
 use crate::auth::jar::Jar;
 use crate::auth::read::fields;
 use crate::auth::token::{STAND_IN, Token};
-use crate::auth::whose::Reads;
 use crate::auth::{Acquiring, Attempt, Owned, Reading, Renewal, Renewing, Scheme, Signing, place};
 use crate::body::Body;
 use crate::call::Call;
@@ -68,8 +67,7 @@ struct Futile {
 pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>> {
     let (context, problems) = (reading.context, reading.problems);
     let fields = fields(node, "a map with `login`", problems)?;
-    // What only a call knows, as the variables of its account, cannot feed a login that serves all calls.
-    let reader = Reader { settings: context.settings, names: STEP.without(context.settings.unsettled()), problems };
+    let reader = flow::reader(reading);
     let csrf = fields.node("csrf_header").map(|node| csrf_header(node, problems));
     let ended = match fields.node("expired") {
         None => Some(Ended::usual(context)),
@@ -79,7 +77,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     let failed: Option<Option<Condition>> = condition(
         fields.node("expired").and_then(|node| node.get("when")),
         Reader { problems: &Problems::default(), ..reader },
-        crate::auth::flow::ANSWER,
+        flow::ANSWER,
     );
     let csrf = match csrf {
         Some(read) => Some(read?),
@@ -104,7 +102,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         renew_before,
         source: Arc::new(login),
         shelf: None,
-        reads: Reads::default(),
+        reads: flow::reads(node, &["expired"], reader),
     });
     let (origin, clock) = (context.origin.clone(), context.tokens.clock().clone());
     Some(Box::new(Session { seat, ended, csrf, guarded, origin, clock, futile: Mutex::default() }))
@@ -221,8 +219,8 @@ impl Scheme for Session {
         Owned { headers, every_cookie: true, ..Owned::default() }
     }
 
-    fn identity(&self, _: &Call) -> Option<Arc<str>> {
-        Some(self.seat.grant.identity().clone())
+    fn identity(&self, call: &Call) -> Option<Arc<str>> {
+        self.seat.identity(call)
     }
 
     fn secret(&self) -> bool {
@@ -238,10 +236,10 @@ impl Scheme for Session {
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
-        match self.seat.shared_fresh() {
+        match self.seat.fresh(call) {
             Some(token) => Signing::Done(self.put(call, token)),
             None => Signing::Later(Box::pin(async move {
-                let token = self.seat.shared_token().await?;
+                let token = self.seat.token(call).await?;
                 self.put(call, token)
             })),
         }
@@ -272,7 +270,7 @@ impl Scheme for Session {
             if self.is_futile(status, changing) {
                 return Ok(Renewal::Stands);
             }
-            let worthwhile = self.seat.end(&token);
+            let worthwhile = self.seat.end(&token, attempt.call);
             Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands })
         }))
     }
