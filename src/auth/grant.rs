@@ -65,6 +65,11 @@ pub trait Source: std::fmt::Debug + Send + Sync {
     fn must_keep(&self) -> bool {
         false
     }
+
+    /// Whether it can have another token after this one without a person.
+    fn renews(&self, _minted: &Minted) -> bool {
+        true
+    }
 }
 
 /// What names a grant: everything that its tokens depend on, secrets included.
@@ -541,6 +546,8 @@ impl Grant {
         let mut life = lock(&self.life);
         if life.state(self.house.clock.millis()) == State::Refused {
             life.forgive();
+            let now = self.house.clock.millis();
+            self.current.store(life.token().filter(|token| token.is_fresh(now)).filter(|_| life.state(now) == State::Fresh).cloned());
             lock(&self.memory).unknown = 0;
         }
     }
@@ -574,6 +581,7 @@ impl Grant {
 
     fn refuse(self: &Arc<Self>, used: &Token, by: &Seat, whose: &Arc<Whose>, tell: fn(&mut Life, u64, &Token) -> bool) -> bool {
         let now = self.house.clock.millis();
+        let tell = if by.source.renews(&used.minted) { tell } else { Life::wear };
         let (worthwhile, begin) = {
             let mut life = lock(&self.life);
             let worthwhile = tell(&mut life, now, used);
@@ -647,6 +655,7 @@ impl Grant {
                 // It was sent once, and nobody knows what came of it (ruling H11).
                 lock(&self.memory).unknown = UNKNOWN_MAX - 1;
             }
+            let stored = settled(source, stored);
             let living = stored.access.is_some() && stored.expires.is_none_or(|end| end > self.house.clock.millis());
             lock(&self.memory).before = Some(stored.clone());
             if living {
@@ -654,7 +663,8 @@ impl Grant {
             }
         }
         let before = lock(&self.memory).before.clone();
-        if source.must_keep() {
+        // What cannot be renewed is not put in doubt.
+        if source.must_keep() && before.as_ref().is_none_or(|before| source.renews(before)) {
             self.journal(source, before.as_ref()).await?;
         }
         let outcome = source.fetch(Ask { before: before.as_ref(), whose, clock: &self.house.clock }).await;
@@ -671,7 +681,7 @@ impl Grant {
                 if let Some(before) = &before {
                     minted.rotates |= before.rotates || (before.refresh.is_some() && minted.refresh != before.refresh);
                 }
-                self.keep(source, minted).await
+                self.keep(source, settled(source, minted)).await
             }
             Err(Failure::Unknown(trouble)) => Err(self.unknown(trouble, before.as_ref())),
             Err(failure) => Err(failure),
@@ -736,6 +746,11 @@ impl Grant {
         let store = self.house.store.get().filter(|_| source.asks() && source.lasts() && !lock(&self.memory).over)?;
         Some((store.clone(), store.name(self.kind?, [self.material.bytes()])))
     }
+}
+
+/// Without any way to renew, a token of which nobody has said when it ends serves until it is refused (ruling G9).
+fn settled(source: &dyn Source, minted: Minted) -> Minted {
+    if minted.supposed && !source.renews(&minted) { Minted { expires: None, supposed: false, ..minted } } else { minted }
 }
 
 /// A fetch under way. However it ends, the machine hears of it.

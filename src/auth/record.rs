@@ -30,6 +30,7 @@ pub fn write(minted: Option<&Minted>, stage: Stage) -> Zeroizing<Vec<u8>> {
         "captured": minted.captured.to_record(),
         "obtained": minted.obtained,
         "expires": minted.expires,
+        "supposed": minted.supposed,
         "rotates": minted.rotates,
     });
     Zeroizing::new(record.to_string().into_bytes())
@@ -48,6 +49,7 @@ pub fn read(bytes: &[u8]) -> Option<(Minted, Stage)> {
         captured: record.get("captured").map(Captured::of_record).unwrap_or_default(),
         obtained: record.get("obtained").and_then(Value::as_u64).unwrap_or(0),
         expires: record.get("expires").and_then(Value::as_u64),
+        supposed: record.get("supposed").and_then(Value::as_bool).unwrap_or(false),
         rotates: record.get("rotates").and_then(Value::as_bool).unwrap_or(false),
     };
     let stage = if renewing { Stage::Renewing } else { Stage::Settled };
@@ -70,6 +72,7 @@ mod tests {
             captured,
             obtained: 1,
             expires: Some(2),
+            supposed: true,
             rotates: true,
         }
     }
@@ -80,7 +83,7 @@ mod tests {
         assert_eq!(stage, Stage::Settled);
         assert_eq!((read.access, read.refresh), (minted().access, minted().refresh));
         assert_eq!((read.id, read.captured), (minted().id, minted().captured));
-        assert_eq!((read.obtained, read.expires, read.rotates), (1, Some(2), true));
+        assert_eq!((read.obtained, read.expires, read.supposed, read.rotates), (1, Some(2), true, true));
     }
 
     #[test]

@@ -26,6 +26,9 @@ const LEAST_WAIT: Duration = Duration::from_secs(1);
 const MOST_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait that an issuer's `Retry-After` can ask for.
 const MOST_ASKED: Duration = Duration::from_secs(15 * 60);
+/// How often a token that nothing can renew is refused before it is given up, and how long apart in milliseconds.
+const WORN_OUT: u32 = 3;
+const WORN_APART: u64 = 60_000;
 /// The renewal's lead is a fifth of the life, between these two (ruling F24).
 const MOST_LEAD: u64 = 5 * 60 * 1000;
 const LEAST_LEAD: u64 = 10 * 1000;
@@ -89,6 +92,8 @@ pub struct Minted {
     pub obtained: u64,
     /// When it ends, in milliseconds since 1970; `None`: nobody knows, so it serves until it is refused.
     pub expires: Option<u64>,
+    /// Whether that end is only supposed, because nobody has named one.
+    pub supposed: bool,
     /// Whether this grant's refresh token has ever been replaced: then the old one is spent.
     pub rotates: bool,
 }
@@ -216,6 +221,8 @@ pub struct Life {
     token: Option<Arc<Token>>,
     /// An upstream has refused the token.
     dead: bool,
+    /// It was given up, as nothing can renew it.
+    worn: bool,
     /// What it was made from has changed: it serves until there is another.
     outdated: bool,
     fetching: bool,
@@ -244,6 +251,7 @@ impl Life {
         Self {
             token: None,
             dead: false,
+            worn: false,
             outdated: false,
             fetching: false,
             generation: 0,
@@ -335,6 +343,33 @@ impl Life {
         !matches!(self.failure, Some(Failure::Refused(_)))
     }
 
+    /// As [`Life::refuse`], of a token that nothing can renew: it serves until it is refused (ruling G9), and one refusal may
+    /// be about one path or one caller. It is given up once it was refused so often, that long apart, and taken never
+    /// between. There is no other attempt.
+    pub fn wear(&mut self, now: u64, used: &Token) -> bool {
+        if used.generation != self.generation || self.dead {
+            return !matches!(self.failure, Some(Failure::Refused(_)));
+        }
+        if used.accepted.swap(false, Ordering::Relaxed) {
+            (self.refusals, self.refusal_due) = (0, 0);
+        }
+        if now < self.refusal_due {
+            return false;
+        }
+        self.refusals += 1;
+        self.refusal_due = now + WORN_APART;
+        if self.refusals >= WORN_OUT {
+            (self.dead, self.worn) = (true, true);
+            self.failed = now;
+            self.failure = Some(Failure::Refused(Trouble {
+                detail: "The upstream refuses the token again and again, and nothing can renew it.".into(),
+                hint: "Connect the account again, or put a new credential into the configuration and reload.".into(),
+                cause: "a token that nothing can renew was refused again and again".into(),
+            }));
+        }
+        false
+    }
+
     /// As [`Life::refuse`], told by somebody who remembers by himself which refusals are no matter of the token: one that was
     /// taken before has ended, however short it lived.
     pub fn end(&mut self, now: u64, used: &Token) -> bool {
@@ -355,7 +390,7 @@ impl Life {
                 self.due = 0;
                 self.failure = None;
                 self.dead = false;
-                self.outdated = false;
+                (self.outdated, self.worn) = (false, false);
                 self.token = Some(Arc::new(self.token_of(minted)));
             }
             Err(failure) => {
@@ -380,6 +415,9 @@ impl Life {
         self.failures = 0;
         self.denials = self.denials.min(DENIALS_MAX - 1);
         self.due = 0;
+        if self.worn {
+            (self.worn, self.dead, self.refusals) = (false, false, 0);
+        }
     }
 
     /// What the token was made from has changed: it is to be had anew, and serves until then.

@@ -210,6 +210,14 @@ impl Oauth {
         let asking = Asking::new(&call.settings, Ask { before: kept.as_ref(), ..ask });
         let form = first.form(call.endpoint.at(&asking)?.url(), &asking)?;
         let mut minted = call.send(Step::Token, form, &asking).await.map_err(|failure| first.told(failure))?;
+        if let Some(before) = ask.before.filter(|_| self.consent.is_some()) {
+            // What a callback brought belongs to the grant, and no later answer has it.
+            for (name, held) in before.captured.iter() {
+                if minted.captured.get(name).is_none() {
+                    minted.captured.insert(name, held.clone()).map_err(|why| Failure::Own(Error::Internal(why.0.into())))?;
+                }
+            }
+        }
         // What was had for a client's token ends with that, whatever the issuer says.
         let end = ask.whose.bearer().and_then(|bearer| expiry::of_jwt(bearer.expose()));
         minted.expires = minted.expires.into_iter().chain(end).min();
@@ -231,5 +239,10 @@ impl Source for Oauth {
 
     fn must_keep(&self) -> bool {
         self.must_keep
+    }
+
+    fn renews(&self, minted: &Minted) -> bool {
+        let refreshes = self.refresh.is_some() && (self.refresh_token.is_some() || minted.refresh.is_some());
+        refreshes || self.first.is_some()
     }
 }

@@ -149,12 +149,12 @@ impl Mapping {
         judge(&access).map_err(|why| story.down(why, None))?;
         let refresh = self.refresh.iter().find_map(|p| p.find(&answer)).and_then(|v| capture::text(&v)).filter(|t| !t.is_empty());
         let refresh = refresh.map(Secret::new).or_else(|| before.and_then(|b| b.refresh.clone()));
-        let expires = self.end(&answer, response, asked, &access).map_err(|why| story.down(why, None))?;
+        let (expires, supposed) = self.end(&answer, response, asked, &access).map_err(|why| story.down(why, None))?;
         let captured = self.captured(&answer, before).map_err(|why| story.down(&why, None))?;
         // An answer without one says nothing about the one before (OpenID Connect Core 1.0, section 12.2).
         let id = self.id.as_ref().and_then(|p| p.find(&answer)).and_then(|v| capture::text(&v)).filter(|t| !t.is_empty());
         let id = id.map(Secret::new).or_else(|| before.and_then(|b| b.id.clone()));
-        Ok(Minted { access: Some(access), refresh, id, captured, obtained: asked, expires, rotates: false })
+        Ok(Minted { access: Some(access), refresh, id, captured, obtained: asked, expires, supposed, rotates: false })
     }
 
     /// A 2xx answer without a token.
@@ -213,8 +213,14 @@ impl Mapping {
         Ok(captured)
     }
 
-    /// When the token ends, by our own clock.
-    fn end(&self, answer: &Answer<'_>, response: &Response<Bytes>, asked: u64, access: &Secret) -> Result<Option<u64>, &'static str> {
+    /// When the token ends, by our own clock, and whether that is only supposed.
+    fn end(
+        &self,
+        answer: &Answer<'_>,
+        response: &Response<Bytes>,
+        asked: u64,
+        access: &Secret,
+    ) -> Result<(Option<u64>, bool), &'static str> {
         let theirs = response.headers().get(DATE).and_then(|d| d.to_str().ok()).and_then(|d| expiry::moment(&d.into()).ok().flatten());
         // A moment is one of the issuer's clock, and what is left of it is told by that clock.
         let moment = |at: u64| {
@@ -231,7 +237,8 @@ impl Mapping {
         let known = said.or_else(|| self.ttl.map(|ttl| asked + ttl)).or_else(|| expiry::of_jwt(access.expose()).and_then(moment));
         // Zero says that nobody knows; silence has a rule of its own (ruling G9).
         let unknown = life.is_some() || at.is_some();
-        Ok(known.or_else(|| (!unknown).then(|| asked + UNSAID)))
+        let supposed = known.is_none() && !unknown;
+        Ok((known.or_else(|| supposed.then(|| asked + UNSAID)), supposed))
     }
 }
 

@@ -375,3 +375,25 @@ fn a_session_that_was_taken_ends_however_short_it_lived_and_one_that_never_was_k
     let token = served(&mut life, T);
     assert!(!life.end(T, &token), "nobody has ever taken it");
 }
+
+#[test]
+fn a_token_that_nothing_renews_is_given_up_only_when_it_is_refused_again_and_again() {
+    let mut life = with(24 * 3600);
+    let token = served(&mut life, T);
+    // A path without rights, asked for as often as one likes within a minute, is one refusal.
+    (0..100).for_each(|n| assert!(!life.wear(T + n, &token)));
+    assert_eq!(life.state(T), State::Fresh);
+    // One success between, and nothing was said against it.
+    token.accept();
+    for n in 1..WORN_OUT {
+        assert!(!life.wear(T + u64::from(n) * WORN_APART, &token));
+        assert_eq!(life.state(T + HOUR), State::Fresh, "{n}");
+    }
+    let last = T + u64::from(WORN_OUT) * WORN_APART;
+    assert!(!life.wear(last, &token));
+    assert_eq!(life.state(last), State::Refused);
+    assert!(matches!(life.turn(last), Turn::Fail(Error::CredentialRefused(_))));
+    // A person who has looked at the configuration gives it another chance.
+    life.forgive();
+    assert_eq!(served(&mut life, last).generation, 1);
+}

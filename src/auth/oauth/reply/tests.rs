@@ -112,7 +112,9 @@ fn the_end_is_where_the_operator_says() {
 
 #[test]
 fn silence_is_an_hour_and_zero_is_until_refused() {
-    assert_eq!(read(&json_answer(json!({ "access_token": "a" }))).unwrap().expires, Some(T + UNSAID));
+    let silent = read(&json_answer(json!({ "access_token": "a" }))).unwrap();
+    assert_eq!((silent.expires, silent.supposed), (Some(T + UNSAID), true));
+    assert!(!read(&json_answer(json!({ "access_token": "a", "expires_in": 60 }))).unwrap().supposed);
     for nothing in [json!(0), json!("0"), json!(-1)] {
         assert_eq!(read(&json_answer(json!({ "access_token": "a", "expires_in": nothing }))).unwrap().expires, None);
     }
