@@ -354,7 +354,7 @@ fn the_simulator_of_auth0_mints_for_the_right_secret_and_audience_alone() {
         assert_eq!(reply.status, 200, "{} {}", reply.text(), gateway.stderr());
         assert_eq!((&reply.json()["aud"], &reply.json()["gty"]), (&json!("https://api.example"), &json!("client_credentials")));
     }
-    for (name, said) in [("stranger", "Unauthorized"), ("elsewhere", "Service not enabled within domain: https://other.example")] {
+    for (name, said) in [("stranger", "Unauthorized"), ("elsewhere", "Service not enabled within domain")] {
         let reply = gateway.get(&format!("/r/{name}/x"));
         assert_eq!((reply.status, reply.code().as_str()), (503, "issuer-unavailable"));
         assert!(reply.json()["detail"].as_str().unwrap().contains("access_denied"), "{}", reply.text());
