@@ -196,7 +196,7 @@ fn fragment(template: &Template, inputs: &Facts<'_>) -> Result<Zeroizing<String>
         let mut text = Zeroizing::new(String::new());
         value.write_text(&mut text).map_err(|why| Error::Internal(format!("`{template:?}`: {why}")))?;
         if computed {
-            out.push_str(&place::xml(&text).map_err(|why| Error::Internal(format!("`{template:?}`: {why}")))?);
+            place::append_xml(&mut out, &text).map_err(|why| Error::Internal(format!("`{template:?}`: {why}")))?;
         } else {
             out.push_str(&text);
         }
@@ -393,6 +393,11 @@ mod tests {
         assert_eq!(
             put("<s:request xmlns:s='u'><s:control/></s:request>").unwrap(),
             "<s:request xmlns:s='u'><s:control><id>&lt;&amp;]]&gt;</id></s:control></s:request>"
+        );
+        let config = json!({ "xml": { "/r": "<id><![CDATA[{{ ']]' }}{{ '><x/>' }}]]></id>" } });
+        assert_eq!(
+            merged(config, "text/xml", "<r/>").unwrap(),
+            "<r><id><![CDATA[]]>]]<![CDATA[]]>&gt;&lt;x/&gt;<![CDATA[]]></id></r>"
         );
         for text in ["<request/>", "<control/>", "<request><control></request>", "<!DOCTYPE x><request><control/></request>"] {
             assert!(put(text).is_err(), "{text}");

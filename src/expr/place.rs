@@ -4,12 +4,16 @@
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use zeroize::Zeroizing;
 
 /// Everything but RFC 3986 `unreserved`.
 pub const STRICT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Everything but what `application/x-www-form-urlencoded` leaves alone (WHATWG URL section 5.2), and the space.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b' ');
+
+/// What opens a CDATA section.
+const SECTION: &str = "<![CDATA[";
 
 /// As a name or a value in a query.
 pub fn query(text: &str) -> Cow<'_, str> {
@@ -56,6 +60,26 @@ pub fn xml(text: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(Cow::Owned(out))
 }
 
+/// Appends text to a document as character data. In a CDATA section nothing could be escaped, and what stands before and
+/// behind would be read together with it: so it stands between two sections.
+///
+/// # Errors
+/// As [`xml`].
+pub fn append_xml(document: &mut String, text: &str) -> Result<(), &'static str> {
+    let escaped = Zeroizing::new(xml(text)?.into_owned());
+    if in_section(document) {
+        document.extend(["]]>", &escaped, SECTION]);
+    } else {
+        document.push_str(&escaped);
+    }
+    Ok(())
+}
+
+/// Whether a CDATA section is open at the end.
+fn in_section(text: &str) -> bool {
+    text.rfind(SECTION).is_some_and(|open| !text[open..].contains("]]>"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -77,6 +101,22 @@ mod tests {
             assert!(xml(wrong).is_err(), "{wrong:?}");
         }
         assert_eq!(xml("ü\t\n").unwrap(), "ü\t\n");
+    }
+
+    #[test]
+    fn values_beside_each_other_in_a_section_do_not_end_it() {
+        let put = |pieces: &[(&str, &str)]| {
+            let mut out = String::new();
+            for (written, value) in pieces {
+                out.push_str(written);
+                append_xml(&mut out, value).unwrap();
+            }
+            out
+        };
+        assert_eq!(put(&[("<a><![CDATA[", "]]"), ("", "><b/>")]), "<a><![CDATA[]]>]]<![CDATA[]]>&gt;&lt;b/&gt;<![CDATA[");
+        assert_eq!(put(&[("<a><![CDATA[x]]></a><b>", "]]>\r")]), "<a><![CDATA[x]]></a><b>]]&gt;&#13;");
+        assert_eq!(put(&[("<a>", "<![CDATA["), ("", "<b/>")]), "<a>&lt;![CDATA[&lt;b/&gt;");
+        assert!(append_xml(&mut String::new(), "\0").is_err());
     }
 
     proptest! {

@@ -1,8 +1,6 @@
 //! Bodies and pairs of a login's calls, each value typed by its place: in JSON a value is a value, in forms and queries it
 //! is encoded, in XML escaped (product: no text can become structure). A body of any other type takes text as it is.
 
-use std::borrow::Cow;
-
 use zeroize::Zeroizing;
 
 use crate::expr::{self, Fragment, Moments, Scope, Template, Unset, Value, place};
@@ -354,8 +352,7 @@ fn document(template: &Template, inputs: &dyn Inputs) -> Result<Zeroizing<String
     for Fragment { value, computed, secret, .. } in template.fragments(inputs).map_err(|failure| failure.to_string())? {
         let text = written(&value, template)?;
         if computed || secret {
-            let data = if in_section(&out) { section(&text) } else { place::xml(&text) };
-            out.push_str(&Zeroizing::new(data.map_err(|why| format!("`{template:?}`: {why}"))?.into_owned()));
+            place::append_xml(&mut out, &text).map_err(|why| format!("`{template:?}`: {why}"))?;
         } else {
             out.push_str(&text);
         }
@@ -364,21 +361,6 @@ fn document(template: &Template, inputs: &dyn Inputs) -> Result<Zeroizing<String
         Ok(()) => Ok(out),
         Err(at) => Err(format!("it is no well-formed XML from byte {at} on")),
     }
-}
-
-/// Whether a CDATA section is open at the end.
-fn in_section(text: &str) -> bool {
-    text.rfind("<![CDATA[").is_some_and(|open| !text[open..].contains("]]>"))
-}
-
-/// Inside a section nothing is escaped: what would end it is divided between two, and a carriage return, which would be read
-/// as a line feed, stands between two.
-fn section(text: &str) -> Result<Cow<'_, str>, &'static str> {
-    place::xml(text)?;
-    if !text.contains("]]>") && !text.contains('\r') {
-        return Ok(text.into());
-    }
-    Ok(text.replace("]]>", "]]]]><![CDATA[>").replace('\r', "]]>&#13;<![CDATA[").into())
 }
 
 #[cfg(test)]
@@ -398,6 +380,9 @@ mod tests {
             "line\nbreak\r\n",
             "{{ secrets.other }} {% if %} {# #}",
             "]]><evil/>",
+            "]]",
+            "]",
+            "><evil/><![CDATA[",
             "<x>&amp;</x>",
             "%41%zz+ ",
             "ü\u{1f600}",
@@ -422,11 +407,15 @@ mod tests {
         }
     }
 
+    /// A second value, which ends a section where the first one has begun to.
+    const BEHIND: &str = "><evil/><![CDATA[";
+
     fn given(value: &str) -> Given {
         let secret = Value::Secret(Secret::new(value.to_owned()));
         let list = Value::List([Value::text("1"), Value::text("2")].into());
-        let entries: [(std::sync::Arc<str>, Value); 3] =
-            [("p".into(), secret), ("n".into(), Value::Number("12345678901234567890".into())), ("l".into(), list)];
+        let number = Value::Number("12345678901234567890".into());
+        let entries: [(std::sync::Arc<str>, Value); 4] =
+            [("p".into(), secret), ("q".into(), Value::text(BEHIND)), ("n".into(), number), ("l".into(), list)];
         Given::default().with(Name::Vars, Value::Map(Map::new(entries).into()))
     }
 
@@ -464,7 +453,7 @@ mod tests {
 
     #[test]
     fn in_xml_a_value_is_character_data() {
-        let written = json!({ "xml": "<l a=\"{{ vars.p }}\"><p>{{ vars.p }}</p><c><![CDATA[{{ vars.p }}]]></c></l>" });
+        let written = json!({ "xml": "<l a=\"{{ vars.p }}\"><p>{{ vars.p }}</p><c><![CDATA[{{ vars.p }}]]></c><d><![CDATA[{{ vars.p }}{{ vars.q }}]]{{ vars.p }}>]]></d></l>" });
         for value in hostile() {
             let text = body(written.clone(), &value);
             let mut scanner = Scanner::new(&text);
@@ -482,7 +471,8 @@ mod tests {
                     crate::xml::Event::End { .. } => {}
                 }
             }
-            assert_eq!((tags, &data["p"], &data["c"]), (vec!["l".into(), "p".into(), "c".into()], &value, &value));
+            assert_eq!((tags, &data["p"], &data["c"]), (["l", "p", "c", "d"].map(str::to_owned).to_vec(), &value, &value));
+            assert_eq!(data["d"], format!("{value}{BEHIND}]]{value}>"));
         }
         let failed = payload(written).unwrap().write(&given("nul\0")).unwrap_err();
         assert!(failed.contains("control character") && !failed.contains("nul"), "{failed}");
