@@ -584,7 +584,11 @@ impl Grant {
         let tell = if by.source.renews(&used.minted) { tell } else { Life::wear };
         let (worthwhile, begin) = {
             let mut life = lock(&self.life);
+            let before = life.state(now);
             let worthwhile = tell(&mut life, now, used);
+            if let Some((failure, _)) = life.failure().filter(|_| before != State::Refused && life.state(now) == State::Refused) {
+                tracing::error!(resource = &*by.resource, "the login is refused, and a person must mend it: {}", failure.cause());
+            }
             if life.state(now) == State::Fresh || life.state(now) == State::Ageing {
                 (worthwhile, false)
             } else {

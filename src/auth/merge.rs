@@ -395,10 +395,7 @@ mod tests {
             "<s:request xmlns:s='u'><s:control><id>&lt;&amp;]]&gt;</id></s:control></s:request>"
         );
         let config = json!({ "xml": { "/r": "<id><![CDATA[{{ ']]' }}{{ '><x/>' }}]]></id>" } });
-        assert_eq!(
-            merged(config, "text/xml", "<r/>").unwrap(),
-            "<r><id><![CDATA[]]>]]<![CDATA[]]>&gt;&lt;x/&gt;<![CDATA[]]></id></r>"
-        );
+        assert_eq!(merged(config, "text/xml", "<r/>").unwrap(), "<r><id><![CDATA[]]>]]<![CDATA[]]>&gt;&lt;x/&gt;<![CDATA[]]></id></r>");
         for text in ["<request/>", "<control/>", "<request><control></request>", "<!DOCTYPE x><request><control/></request>"] {
             assert!(put(text).is_err(), "{text}");
         }

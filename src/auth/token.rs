@@ -231,6 +231,8 @@ pub struct Life {
     failures: u32,
     /// Logins that were turned down since the last good one.
     denials: u32,
+    /// Sessions in a row that ended before any upstream took them.
+    stillborn: u32,
     /// No fetch before this moment.
     due: u64,
     failure: Option<Failure>,
@@ -257,6 +259,7 @@ impl Life {
             generation: 0,
             failures: 0,
             denials: 0,
+            stillborn: 0,
             due: 0,
             failure: None,
             failed: 0,
@@ -371,12 +374,33 @@ impl Life {
     }
 
     /// As [`Life::refuse`], told by somebody who remembers by himself which refusals are no matter of the token: one that was
-    /// taken before has ended, however short it lived.
+    /// taken before has ended, however short it lived. One that ends before it was ever taken may be the answer to a wrong
+    /// password: after a few of those the login is refused, as if it had been turned down (ruling F43).
     pub fn end(&mut self, now: u64, used: &Token) -> bool {
-        if used.generation == self.generation && used.accepted.load(Ordering::Relaxed) {
-            self.refusal_due = 0;
+        if used.generation != self.generation || self.dead {
+            return self.refuse(now, used);
         }
-        self.refuse(now, used)
+        if used.accepted.load(Ordering::Relaxed) {
+            self.refusal_due = 0;
+            self.stillborn = 0;
+            return self.refuse(now, used);
+        }
+        let worthwhile = self.refuse(now, used);
+        if !self.dead {
+            return worthwhile;
+        }
+        self.stillborn += 1;
+        if self.stillborn < DENIALS_MAX {
+            return worthwhile;
+        }
+        let told = format!("None of {DENIALS_MAX} sessions that the login brought was ever taken, and it is left alone until a reload.");
+        self.failure = Some(Failure::Refused(Trouble {
+            detail: told.clone().into(),
+            hint: "Check user name and password; `login.expect` tells a good login from a failed one.".into(),
+            cause: told.into(),
+        }));
+        self.failed = now;
+        false
     }
 
     /// A fetch has ended.
@@ -384,6 +408,9 @@ impl Life {
         self.fetching = false;
         match outcome {
             Ok(minted) => {
+                if self.token.as_ref().is_some_and(|token| token.accepted.load(Ordering::Relaxed)) {
+                    self.stillborn = 0;
+                }
                 self.generation += 1;
                 self.failures = 0;
                 self.denials = 0;
@@ -414,6 +441,7 @@ impl Life {
         self.failure = None;
         self.failures = 0;
         self.denials = self.denials.min(DENIALS_MAX - 1);
+        self.stillborn = self.stillborn.min(DENIALS_MAX - 1);
         self.due = 0;
         if self.worn {
             (self.worn, self.dead, self.refusals) = (false, false, 0);

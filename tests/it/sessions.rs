@@ -274,12 +274,13 @@ fn cookies_that_end_are_a_session_that_ends() {
 
 #[test]
 fn every_way_in_which_a_login_fails_is_tried_three_times_and_no_more() {
-    let ways: [(&str, &str, &str, &str); 5] = [
+    let ways: [(&str, &str, &str, &str); 6] = [
         ("200 OK", "Content-Type: text/html\r\nSet-Cookie: sid=anonymous; Path=/\r\n", PAGE, "is the login page again"),
         ("401 Unauthorized", "", "no", "is no success"),
         ("403 Forbidden", "", "no", "is no success"),
         ("302 Found", "Location: /login/?failed=1\r\n", "", "leads back to the login page"),
         ("302 Found", "Location: login\r\nX: 1\r\n", "", "leads back to the login page"),
+        ("422 Unprocessable Content", "", "no", "is no success"),
     ];
     for (at, (status, fields, body, words)) in ways.into_iter().enumerate() {
         let site = Site::new(move |_, _, stream| answer(stream, status, fields, body), |_, stream| answer(stream, "200 OK", "", "ok"));
@@ -344,14 +345,25 @@ fn a_login_without_a_cookie_is_none() {
 }
 
 #[test]
-fn a_session_that_an_upstream_never_takes_does_not_make_the_gateway_log_in_without_end() {
-    let site = Site::new(|_, number, stream| let_in(number, stream), |_, stream| answer(stream, "401 Unauthorized", "", "no"));
+fn a_session_that_an_upstream_never_takes_is_no_login_and_is_refused_after_three() {
+    // A failed login that looks like a success, after a page that has set a cookie.
+    let site = Site::new(
+        |_, _, stream| answer(stream, "200 OK", "Content-Type: application/json\r\n", "{\"ok\":false}"),
+        |_, stream| answer(stream, "401 Unauthorized", "", "no"),
+    );
     let gateway = gateway(&config(&site.server.url(), "", EXPIRED));
-    for _ in 0..30 {
+    // Until it is refused, the refusal is the upstream's own.
+    let refused = eventually(|| {
         let reply = gateway.get("/r/site/a");
-        assert_eq!((reply.status, reply.text().as_str()), (401, "no"));
-    }
-    assert!(site.posts() <= 4, "{}", site.posts());
+        if reply.status != 502 {
+            assert_eq!((reply.status, reply.text().as_str()), (401, "no"));
+        }
+        (reply.status == 502).then_some(reply)
+    });
+    assert_eq!(refused.unwrap().code(), "credential-refused");
+    assert_eq!(site.posts(), 3, "a wrong password is tried as often as an account survives");
+    let shown = gateway.get("/r/site/a").json()["detail"].as_str().unwrap().to_owned();
+    assert!(shown.contains("sessions that the login brought") && gateway.stderr().contains("a person must mend it"), "{shown}");
 }
 
 #[test]

@@ -340,6 +340,14 @@ impl Pairs {
         Ok(out)
     }
 
+    /// Whether anything secret is in them. What stands in JSON counts as such.
+    pub fn hold_secret(&self) -> bool {
+        self.0.iter().any(|(_, pair)| match pair {
+            Pair::Text(template) => template.holds_secret(),
+            Pair::Json(_) => true,
+        })
+    }
+
     /// The names, in their order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())

@@ -42,7 +42,7 @@ impl Expect {
             Ok(true) => Ok(()),
             // A failed login inside a success is one, and counts as one.
             Ok(false) => Err(teller.denied(response, "`expect.when` does not hold for")),
-            Err(failure) => Err(teller.useless(response, format_args!("`expect.when` cannot judge: {failure}"))),
+            Err(failure) => Err(teller.unfit(response, format_args!("`expect.when` cannot judge: {failure}"))),
         }
     }
 

@@ -28,6 +28,8 @@ use crate::secret::Secret;
 const RUN_TIME: Duration = Duration::from_secs(120);
 /// The name under which cookies are kept beside captured values. No expression can name it.
 const COOKIES: &str = "set-cookie";
+/// All steps together.
+const WHOLE: Teller<'static> = Teller::new("The login");
 /// Two clocks that differ by less are one, in milliseconds.
 const CLOCKS_AGREE: i64 = 5_000;
 
@@ -84,7 +86,7 @@ impl Source for Run {
     fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a> {
         Box::pin(async move {
             let ended = tokio::time::timeout(RUN_TIME, self.run(ask)).await;
-            ended.unwrap_or_else(|_| Err(Teller("The login").endless(RUN_TIME)))
+            ended.unwrap_or_else(|_| Err(WHOLE.endless(RUN_TIME)))
         })
     }
 
@@ -137,7 +139,7 @@ impl Run {
                 let fault = |failure| Turned::Wrong(Fault { failure, answered: true });
                 let token = seat.shared_token().await.map_err(|error| fault(Failure::Own(error)))?;
                 let held = granted(&token);
-                state.captured.insert(name, held).map_err(|full| fault(Teller("The login").unsendable(full.0).failure))?;
+                state.captured.insert(name, held).map_err(|full| fault(WHOLE.unsendable(full.0).failure))?;
                 state.granted = Some((at, token));
                 Ok(())
             }
@@ -165,18 +167,17 @@ impl Run {
     /// The result: what was captured, how long it holds, and whether it can be presented at all.
     fn minted(&self, state: State, asked: u64, ask: Ask<'_>) -> Result<Minted, Fault> {
         let State { mut captured, jar, skew, .. } = state;
-        let teller = Teller("The login");
         let occasion = Occasion::new(ask.clock.clone());
         let value = captured.value();
         let facts = Facts { settings: &self.settings, captured: &value, occasion: &occasion, whose: ask.whose, answer: None };
         let shown = self.apply.captures().filter_map(|name| captured.get(name));
         let shown: Vec<Secret> = shown.filter(|held| matches!(held, Held::Text(_))).map(|held| held.secret().clone()).collect();
         let here = |moment: u64| moment.saturating_add_signed(-skew);
-        let expires = match self.lasts.end(&facts, asked, here).map_err(|why| teller.unsendable(why))? {
+        let expires = match self.lasts.end(&facts, asked, here).map_err(|why| WHOLE.unsendable(why))? {
             Some(said) => said,
             None => shown.iter().find_map(|text| expiry::of_jwt(text.expose())).map(here),
         };
-        self.apply.judge(&captured, ask.whose, ask.clock).map_err(|why| teller.unsendable(why))?;
+        self.apply.judge(&captured, ask.whose, ask.clock).map_err(|why| WHOLE.unsendable(why))?;
         let access = shown.into_iter().next().unwrap_or_else(|| Secret::new("-".into()));
         if !jar.is_empty() {
             // Too many cookies to keep are no reason to have no login: they go from step to step of this run.

@@ -2,7 +2,7 @@
 //! F15 to F20, F26).
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use zeroize::Zeroizing;
 
@@ -78,13 +78,17 @@ impl Step {
         self.capture.iter().map(|(name, _)| name.as_str())
     }
 
+    fn teller(&self) -> Teller<'_> {
+        Teller::new(&self.title).sending(self.call.carries())
+    }
+
     /// Whether it is to be taken.
     ///
     /// # Errors
     /// A condition that is neither true nor false.
     pub fn applies(&self, inputs: &dyn Inputs) -> Result<bool, Fault> {
         let Some(when) = &self.when else { return Ok(true) };
-        when.holds(inputs).map_err(|failure| Teller(&self.title).unsendable(format_args!("its `when` is {failure}")))
+        when.holds(inputs).map_err(|failure| self.teller().unsendable(format_args!("its `when` is {failure}")))
     }
 
     /// Sends it and reads the answer. Cookies go with it and are taken from the answer.
@@ -92,7 +96,7 @@ impl Step {
     /// # Errors
     /// Why there is no answer.
     pub async fn send(&self, facts: &Facts<'_>, line: &Line, jar: &mut Jar, now: u64) -> Result<Response<Bytes>, Fault> {
-        let teller = Teller(&self.title);
+        let teller = self.teller();
         let draft = self.call.draft(teller, facts, line)?;
         draft.send(teller, line, jar, ANSWER_MAX, now).await.map(|(response, _)| response)
     }
@@ -102,13 +106,13 @@ impl Step {
     /// # Errors
     /// What is wrong with the answer.
     pub fn understand(&self, response: &Response<Bytes>, facts: Facts<'_>, captured: &mut Captured) -> Result<(), Fault> {
-        let teller = Teller(&self.title);
+        let teller = self.teller();
         self.expect.judge(teller, response, facts)?;
         let answer = Answer::new(response.headers(), response.body());
         for (name, path) in &self.capture {
             let found = path.find(&answer);
             if found.as_ref().is_some_and(|value| value.is_object() || value.is_array()) {
-                return Err(teller.useless(response, format_args!("holds more than one value for `capture.{name}`: an object or a list")));
+                return Err(teller.unfit(response, format_args!("holds more than one value for `capture.{name}`: an object or a list")));
             }
             // An empty text is as good as none: it would only fail later, and less plainly.
             let held = found.as_ref().and_then(Held::of).filter(|held| !held.secret().is_empty());
@@ -117,7 +121,7 @@ impl Step {
                     .insert(name, held)
                     .map_err(|full| teller.useless(response, format_args!("holds too much for `capture.{name}`: {}", full.0)))?,
                 None if self.optional.contains(name) => {}
-                None => return Err(teller.useless(response, format_args!("holds nothing for `capture.{name}`"))),
+                None => return Err(teller.unfit(response, format_args!("holds nothing for `capture.{name}`"))),
             }
         }
         Ok(())
@@ -187,6 +191,11 @@ impl Call {
         }
         self.headers.put(&mut headers, facts).map_err(|why| teller.unsendable(why))?;
         Ok(Draft { spot, method: self.method.clone(), headers, body })
+    }
+
+    /// Whether it may carry a credential: a body, which is what logins send, or anything secret elsewhere.
+    fn carries(&self) -> bool {
+        self.payload.is_some() || self.url.holds_secret() || self.headers.carry() || self.query.hold_secret()
     }
 
     /// The names of the fields of its form; none where it sends none.
@@ -281,6 +290,13 @@ impl Headers {
         };
         let read: Vec<_> = node.entries().iter().map(one).collect();
         read.into_iter().collect::<Option<_>>().map(Self)
+    }
+
+    fn carry(&self) -> bool {
+        let carries = |(name, template): &(HeaderName, Option<Template>)| {
+            template.as_ref().is_some_and(|template| name == AUTHORIZATION || template.holds_secret())
+        };
+        self.0.iter().any(carries)
     }
 
     /// Sets the fields.

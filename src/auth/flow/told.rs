@@ -22,11 +22,26 @@ pub struct Fault {
 
 /// Whoever tells it: a step by its name.
 #[derive(Clone, Copy, Debug)]
-pub struct Teller<'n>(pub &'n str);
+pub struct Teller<'n> {
+    name: &'n str,
+    /// Whether it sends a credential: then what is no success may be a denial, and count against the account.
+    risky: bool,
+}
 
-impl Teller<'_> {
+impl<'n> Teller<'n> {
+    /// One that sends nothing secret.
+    pub const fn new(name: &'n str) -> Self {
+        Self { name, risky: false }
+    }
+
+    /// The same, which sends a credential or not.
+    #[must_use]
+    pub const fn sending(self, credential: bool) -> Self {
+        Self { risky: credential, ..self }
+    }
+
     fn trouble(self, what: impl Display, hint: &'static str) -> Trouble {
-        let detail = format!("{} {what}.", self.0);
+        let detail = format!("{} {what}.", self.name);
         Trouble { detail: detail.clone().into(), hint: hint.into(), cause: detail.into() }
     }
 
@@ -40,11 +55,16 @@ impl Teller<'_> {
     pub fn strayed(self, error: Error) -> Fault {
         let error = match error {
             Error::Unreachable(Unreachable::Forbidden(why)) => {
-                Error::Unreachable(Unreachable::Forbidden(format!("{} was not sent, as {why}", lowered(self.0))))
+                Error::Unreachable(Unreachable::Forbidden(format!("{} was not sent, as {why}", lowered(self.name))))
             }
             other => other,
         };
         Fault { failure: Failure::Own(error), answered: true }
+    }
+
+    /// A success that is not usable. Many servers deny a login in that way, so after a credential it counts as a denial.
+    pub fn unfit(self, response: &Response<Bytes>, what: impl Display) -> Fault {
+        if self.risky { self.denied(response, what) } else { self.useless(response, what) }
     }
 
     /// What arrived is not usable.
@@ -66,6 +86,7 @@ impl Teller<'_> {
         let status = response.status();
         match status {
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.denied(response, "is no success"),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => self.useless(response, "is no success"),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 let asked = response.headers().get(RETRY_AFTER).and_then(|r| r.to_str().ok()).and_then(|r| r.trim().parse().ok());
                 let trouble = self.trouble(format_args!("got {}, which asks for patience", described(response)), "Try again later.");
@@ -76,8 +97,11 @@ impl Teller<'_> {
                 let to = to.map_or_else(String::new, |(origin, _)| format!(" to {origin}"));
                 let hint = "Redirects are not followed; where one is the answer: expect: { statuses: [302] }.";
                 let trouble = self.trouble(format_args!("got {}, a redirect{to}, which is not followed", described(response)), hint);
-                Fault { failure: Failure::Down(trouble, None), answered: true }
+                let failure = if self.risky { Failure::TurnedDown(trouble) } else { Failure::Down(trouble, None) };
+                Fault { failure, answered: true }
             }
+            // 422 and 423 are as usual as 401.
+            _ if status.is_client_error() => self.unfit(response, "is no success"),
             _ => self.useless(response, "is no success"),
         }
     }

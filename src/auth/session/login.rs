@@ -32,8 +32,8 @@ const CSRF_MAX: usize = 4096;
 /// The name under which cookies are kept.
 const COOKIES: &str = "set-cookie";
 
-const PAGE: Teller<'static> = Teller("The login page");
-const LOGIN: Teller<'static> = Teller("The login");
+const PAGE: Teller<'static> = Teller::new("The login page");
+const LOGIN: Teller<'static> = Teller::new("The login").sending(true);
 
 /// How to log in.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Login {
         let (response, set) = post.send(LOGIN, &self.line, &mut jar, PAGE_MAX, asked).await?;
         self.judge(&path, &response, facts)?;
         if jar.is_empty() {
-            return Err(LOGIN.useless(&response, "sets no cookie"));
+            return Err(LOGIN.unfit(&response, "sets no cookie"));
         }
         let mut kept = Captured::default();
         let record = Held::Json(Secret::new(jar.to_record().to_string()));

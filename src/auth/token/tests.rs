@@ -397,3 +397,33 @@ fn a_token_that_nothing_renews_is_given_up_only_when_it_is_refused_again_and_aga
     life.forgive();
     assert_eq!(served(&mut life, last).generation, 1);
 }
+
+#[test]
+fn sessions_that_nobody_ever_takes_are_denials_of_the_login() {
+    let mut life = with(3600);
+    let mut now = T;
+    for turn in 1..=3 {
+        let token = served(&mut life, now);
+        // However many meet its end, it is one.
+        assert_eq!((life.end(now, &token), life.end(now, &token)), (turn < 3, turn < 3), "{turn}");
+        if turn < 3 {
+            assert!(matches!(life.turn(now), Turn::Fetch));
+            life.done(now, Ok(minted(now, 3600)));
+        }
+        now += 2 * MOST_WAIT.as_millis() as u64;
+    }
+    assert_eq!(life.state(now), State::Refused);
+    assert!(matches!(life.turn(now), Turn::Fail(Error::CredentialRefused(_))));
+    life.forgive();
+    assert!(matches!(life.turn(now), Turn::Fetch));
+    life.done(now, Ok(minted(now, 3600)));
+    let token = served(&mut life, now);
+    token.accept();
+    // It is renewed by its age, and its successor's end is the first again.
+    now += 3590 * SECOND;
+    assert!(matches!(life.turn(now), Turn::Renew(_)));
+    life.done(now, Ok(minted(now, 3600)));
+    let token = served(&mut life, now);
+    assert!(life.end(now, &token));
+    assert!(matches!(life.turn(now), Turn::Fetch));
+}
