@@ -318,7 +318,8 @@ impl Error {
             Self::StoreUnavailable(_) => "What the gateway must keep cannot be stored now, so nothing was sent upstream.".into(),
             Self::IssuerUnavailable(trouble, _) | Self::CredentialRefused(trouble) => trouble.detail.clone(),
             Self::ConnectionMissing(missing) => {
-                let what = if missing.dead { "is no longer accepted by its issuer" } else { "is not connected" };
+                let what =
+                    if missing.dead { "is no longer accepted by its issuer, or was made with another one" } else { "is not connected" };
                 format!("The connection `{}` of {} {what}.", missing.connection, missing.resource).into()
             }
             Self::Unreachable(Unreachable::Refused) => "The upstream refused the connection.".into(),

@@ -231,9 +231,9 @@ impl Resource {
             let timeouts =
                 Timeouts { head: variant.timeouts.head, idle: variant.timeouts.idle, idle_written: variant.timeouts.idle_written };
             let upstream = variant.apart.and_then(|at| apart.get(at)).unwrap_or(&upstream);
-            let consents = variant.auth.as_ref().is_some_and(|auth| auth.consent().is_some());
+            let consents = variant.auth.as_ref().is_some_and(|auth| auth.consents().next().is_some());
             compose(Steps {
-                accounts: consent.as_ref().filter(|_| consents).map(|c| Accounts::new(c.owner.clone(), c.by, &c.tokens)),
+                accounts: consent.as_ref().filter(|_| consents).map(|c| Accounts::new(c.owner.clone(), c.bond.clone(), c.by, &c.tokens)),
                 shape: variant.shape,
                 prepare: variant.auth.as_ref().and_then(Prepare::new),
                 in_flight: slots.clone().map(|(_, slots)| InFlight::new(slots, variant.timeouts.queue)),

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::api::{Need, failed, json_of, not_allowed};
+use crate::auth::connection::New;
 use crate::connect::{Begun, Desk, Opened, Order, Showing};
 use crate::error::Error;
 use crate::secret::Secret;
@@ -68,10 +69,10 @@ async fn begin(request: Request<Incoming>, desk: &Desk) -> Result<Answer, Error>
     let body = Body::read(request, &["resource", "connection", "client", "return_url", "vars"]).await?;
     let resource = body.text("resource")?.ok_or_else(|| refused("`resource` is missing."))?;
     let vars = match body.0.get("vars") {
-        None | Some(Value::Null) => BTreeMap::new(),
+        None | Some(Value::Null) => None,
         Some(Value::Object(vars)) => {
             let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| refused("`vars` are texts by name."));
-            vars.iter().map(|(name, value)| Ok((name.clone(), text(value)?))).collect::<Result<_, Error>>()?
+            Some(vars.iter().map(|(name, value)| Ok((name.clone(), text(value)?))).collect::<Result<BTreeMap<_, _>, Error>>()?)
         }
         Some(_) => return Err(refused("`vars` are texts by name.")),
     };
@@ -91,9 +92,15 @@ async fn begin(request: Request<Incoming>, desk: &Desk) -> Result<Answer, Error>
 }
 
 async fn redeem(request: Request<Incoming>, desk: &Desk) -> Result<Answer, Error> {
-    let body = Body::read(request, &["code"]).await?;
+    let body = Body::read(request, &["code", "session", "look"]).await?;
     let code = body.text("code")?.ok_or_else(|| refused("`code` is missing."))?;
-    let (owner, account) = desk.redeem(&code).await?;
+    let session = body.text("session")?;
+    if body.flag("look")? {
+        let New { owner, name, client, .. } = desk.shown(&code, session.as_deref()).await?;
+        let shown = json!({ "connected": false, "resource": &*owner.resource, "connection": &*name, "client": client.as_deref() });
+        return Ok(json_of(StatusCode::OK, &shown));
+    }
+    let (owner, account) = desk.redeem(&code, session.as_deref()).await?;
     let shown =
         json!({ "connected": true, "resource": &*owner.resource, "connection": &*account.name, "client": account.client.as_deref() });
     Ok(json_of(StatusCode::OK, &shown))
@@ -130,6 +137,14 @@ impl Body {
                 format!("Known: {}", known.join(", ")).into(),
             )),
             None => Ok(Self(map)),
+        }
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool, Error> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(Error::BadRequest(format!("`{name}` is true or false.").into(), "".into())),
         }
     }
 

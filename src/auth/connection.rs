@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::auth::bond::Bond;
 use crate::auth::fingerprint::Fingerprint;
 use crate::auth::grant::{Grant, Material, Tokens};
 use crate::auth::record;
@@ -63,6 +64,8 @@ pub struct New {
     pub client: Option<Arc<str>>,
     /// Its own values of variables.
     pub vars: BTreeMap<String, String>,
+    /// What ties it to the configuration that it was made with.
+    pub bond: Bond,
 }
 
 /// What an [`Account`] holds: the way to its tokens.
@@ -72,6 +75,8 @@ pub struct Connection {
     /// Tells one consent from the next under the same name, so that what is under way for one never serves the other.
     id: String,
     since: u64,
+    /// `None`: it was stored by a version that did not say, and so belongs to nobody that is known.
+    bond: Option<Bond>,
     material: Material,
     identity: Arc<str>,
     grant: OnceLock<Arc<Grant>>,
@@ -173,12 +178,17 @@ impl Connection {
         self.grant.get()
     }
 
-    fn new(owner: Owner, name: &str, id: String, since: u64) -> Self {
+    /// Whether it was made with what this ties together.
+    pub fn is_tied_by(&self, bond: &Bond) -> bool {
+        self.bond.as_ref() == Some(bond)
+    }
+
+    fn new(owner: Owner, name: &str, id: String, since: u64, bond: Option<Bond>) -> Self {
         let parts = [CONNECTION, &owner.environment, &owner.resource, name, &id];
         let material = Material::of(parts.map(str::as_bytes));
         // Without the system's randomness no configuration with a scheme is read, so this is never empty.
         let identity = Fingerprint::keyed().map_or_else(|| "".into(), |fingerprint| fingerprint.of([material.bytes()]));
-        Self { owner, id, since, material, identity, grant: OnceLock::new(), given: OnceLock::new() }
+        Self { owner, id, since, bond, material, identity, grant: OnceLock::new(), given: OnceLock::new() }
     }
 }
 
@@ -190,6 +200,7 @@ impl Connections {
     pub fn open(&self, store: &Arc<Sealed>, now: u64) -> Result<(), store::Failure> {
         let _ = self.0.store.set(store.clone());
         let mut kept = HashSet::new();
+        let mut found: HashMap<Owner, HashMap<Box<str>, Arc<Account>>> = HashMap::new();
         let names = store.names()?;
         let mut whole = true;
         for name in names.iter().filter(|name| is_of(name, CONNECTION)) {
@@ -206,7 +217,11 @@ impl Connections {
             if let Some(connection) = Connection::of(&account) {
                 kept.insert(store.name(CONSENTED, [connection.material.bytes()]));
             }
-            self.shelf(&owner).change(|map| drop(map.insert((*account.name).into(), account.clone())));
+            found.entry(owner).or_default().insert((*account.name).into(), account);
+        }
+        // Each map is stored once: a copy for each of its connections would take hours for as many as there may be.
+        for (owner, accounts) in found {
+            self.shelf(&owner).0.store(Arc::new(accounts));
         }
         Self::sweep(store, &names, now);
         // A crash between two writes leaves a grant without a connection, which nothing will ever ask for.
@@ -262,7 +277,7 @@ impl Connections {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| Error::Internal("the system gives no random bytes".into()))?;
         let id = id.iter().map(|b| format!("{b:02x}")).collect();
-        let connection = Connection::new(new.owner.clone(), &new.name, id, now);
+        let connection = Connection::new(new.owner.clone(), &new.name, id, now, Some(new.bond));
         let account = Account { name: new.name, client: new.client, vars: new.vars, held: Box::new(connection) };
         let account = Arc::new(account);
         let connection = Connection::of(&account).ok_or_else(|| Error::Internal("an account without a connection".into()))?;
@@ -362,6 +377,7 @@ fn written(account: &Account, connection: &Connection) -> Zeroizing<Vec<u8>> {
         "vars": &account.vars,
         "id": connection.id,
         "since": connection.since,
+        "bond": connection.bond.as_ref().map(Bond::text),
     });
     Zeroizing::new(record.to_string().into_bytes())
 }
@@ -374,7 +390,7 @@ fn read(bytes: &[u8]) -> Option<(Owner, Arc<Account>)> {
     let vars = record.get("vars").and_then(Value::as_object).into_iter().flatten();
     let vars = vars.filter_map(|(n, v)| Some((n.clone(), v.as_str()?.to_owned()))).collect();
     let since = record.get("since").and_then(Value::as_u64)?;
-    let connection = Connection::new(owner.clone(), name, text("id")?.to_owned(), since);
+    let connection = Connection::new(owner.clone(), name, text("id")?.to_owned(), since, text("bond").map(Bond::stored));
     let account = Account { name: name.into(), client: text("client").map(Into::into), vars, held: Box::new(connection) };
     Some((owner, Arc::new(account)))
 }
@@ -400,6 +416,7 @@ mod tests {
             name: name.into(),
             client: client.map(Into::into),
             vars: [("tenant".to_owned(), "acme".to_owned())].into(),
+            bond: Bond::stored("b"),
         }
     }
 
@@ -428,6 +445,24 @@ mod tests {
         assert_eq!((account.client.as_deref(), account.vars["tenant"].as_str()), (Some("billing"), "acme"));
         assert_eq!(connections.views(&Tokens::new(Clock::manual(0)))[0].since, 7);
         assert!(connections.shelf(&owner("other")).find("team").is_none());
+    }
+
+    #[test]
+    fn a_connection_is_tied_to_those_it_was_made_with_and_one_that_does_not_say_to_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let (connections, store) = opened(folder.path(), &[1]);
+        let account = connections.put(new("api", "a", None), &minted("t"), 0).unwrap();
+        let record = String::from_utf8(written(&account, Connection::of(&account).unwrap()).to_vec()).unwrap();
+        store
+            .write(&place(&store, &owner("api"), "old"), record.replace(r#","bond":"b""#, "").replace(r#""a""#, r#""old""#).as_bytes())
+            .unwrap();
+        drop((connections, store));
+        let (connections, _) = opened(folder.path(), &[1]);
+        let tied = |name: &str, bond: &str| {
+            let account = connections.shelf(&owner("api")).find(name).unwrap();
+            Connection::of(&account).unwrap().is_tied_by(&Bond::stored(bond))
+        };
+        assert_eq!((tied("a", "b"), tied("a", "c"), tied("old", "b")), (true, false, false));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::auth::grant::Material;
 use crate::auth::token::{Failure, Minted};
 use crate::clock::Clock;
 use crate::error::Text;
@@ -89,6 +90,9 @@ pub type Working<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + 'a>>
 pub trait Consent: std::fmt::Debug + Send + Sync {
     /// Who is asked, for people: the origin of the page where they consent.
     fn provider(&self) -> String;
+
+    /// Who issues what it brings, and to which client: with other parties, what it has brought is worth nothing.
+    fn parties(&self) -> Material;
 
     /// What is asked for, for people.
     fn scopes(&self) -> Vec<String>;

@@ -8,6 +8,7 @@ mod assertion;
 mod aws_sigv4;
 mod basic;
 mod bearer;
+pub mod bond;
 mod capture;
 pub mod captured;
 mod claims;
@@ -377,9 +378,9 @@ impl Auth {
         Ok(tickets)
     }
 
-    /// How a person gives an account, where a scheme has its grant so.
-    pub fn consent(&self) -> Option<Arc<dyn consent::Consent>> {
-        self.0.iter().find_map(|scheme| scheme.consent())
+    /// How a person gives an account, for each scheme that has its grant so.
+    pub fn consents(&self) -> impl Iterator<Item = Arc<dyn consent::Consent>> {
+        self.0.iter().filter_map(|scheme| scheme.consent())
     }
 
     /// Whether any scheme looks at answers.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
+use crate::auth::bond::Bond;
 use crate::auth::connection::{Connections, New, Owner};
 use crate::auth::record;
 use crate::auth::token::Minted;
@@ -26,6 +27,8 @@ const PENDING: &str = "pending";
 pub enum Redeemed {
     /// The connection is there.
     Connected(Owner, Arc<Account>),
+    /// What it leads to was asked for under another configuration.
+    Changed,
     /// There is nothing of this code: it is wrong, was used, or is too old.
     Nothing,
 }
@@ -49,33 +52,33 @@ impl Connections {
         Ok(store.write(&place(&store, id), &written(&pending))?)
     }
 
-    /// Makes a connection of what is kept, once, for whoever brings the code. Waits for the disk.
+    /// Makes a connection of what is kept, once, for whoever brings the code, if it still `fits`. Waits for the disk.
     ///
     /// # Errors
     /// If the store fails, or the connection cannot be made.
-    pub fn redeem(&self, id: &str, code: &Secret, now: u64) -> Result<Redeemed, Error> {
+    pub fn redeem(&self, id: &str, code: &Secret, now: u64, fits: impl FnOnce(&New) -> bool) -> Result<Redeemed, Error> {
         let store = self.store()?;
         let place = place(&store, id);
         let _one = self.redeeming();
-        let Some(mut pending) = store.read(&place)?.and_then(|record| read(&record)) else { return Ok(Redeemed::Nothing) };
-        if now >= pending.until {
-            store.remove(&place)?;
-            return Ok(Redeemed::Nothing);
-        }
-        if Secret::new(hashed(code)) != Secret::new(pending.code.clone()) {
-            pending.attempts += 1;
-            if pending.attempts < ATTEMPTS_MAX {
-                store.write(&place, &written(&pending))?;
-            } else {
-                store.remove(&place)?;
-            }
-            return Ok(Redeemed::Nothing);
+        let Some(pending) = proved(&store, &place, code, now)? else { return Ok(Redeemed::Nothing) };
+        if !fits(&pending.new) {
+            return Ok(Redeemed::Changed);
         }
         let Some((minted, _)) = record::read(&pending.grant) else { return Ok(Redeemed::Nothing) };
         // It is gone before it is used: nothing is redeemed twice, whatever happens.
         store.remove(&place)?;
         let owner = pending.new.owner.clone();
         Ok(Redeemed::Connected(owner, self.put(pending.new, &minted, now)?))
+    }
+
+    /// What a code leads to: nothing is done with it. Waits for the disk.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn shown(&self, id: &str, code: &Secret, now: u64) -> Result<Option<New>, Error> {
+        let store = self.store()?;
+        let _one = self.redeeming();
+        Ok(proved(&store, &place(&store, id), code, now)?.map(|pending| pending.new))
     }
 
     /// Takes away what was never redeemed, and returns what its issuer gave. Waits for the disk.
@@ -103,6 +106,25 @@ impl Connections {
     }
 }
 
+/// What is kept for whoever brings this code. A few wrong ones are forgiven.
+fn proved(store: &Sealed, place: &str, code: &Secret, now: u64) -> Result<Option<Pending>, Error> {
+    let Some(mut pending) = store.read(place)?.and_then(|record| read(&record)) else { return Ok(None) };
+    if now >= pending.until {
+        store.remove(place)?;
+        return Ok(None);
+    }
+    if Secret::new(hashed(code)) == Secret::new(pending.code.clone()) {
+        return Ok(Some(pending));
+    }
+    pending.attempts += 1;
+    if pending.attempts < ATTEMPTS_MAX {
+        store.write(place, &written(&pending))?;
+    } else {
+        store.remove(place)?;
+    }
+    Ok(None)
+}
+
 fn place(store: &Sealed, id: &str) -> String {
     store.name(PENDING, [id.as_bytes()])
 }
@@ -113,7 +135,7 @@ fn hashed(code: &Secret) -> String {
 }
 
 fn written(pending: &Pending) -> Zeroizing<Vec<u8>> {
-    let New { owner, name, client, vars } = &pending.new;
+    let New { owner, name, client, vars, bond } = &pending.new;
     let record = json!({
         "version": 1,
         "code": pending.code,
@@ -124,6 +146,7 @@ fn written(pending: &Pending) -> Zeroizing<Vec<u8>> {
         "connection": &**name,
         "client": client.as_deref(),
         "vars": vars,
+        "bond": bond.text(),
         "grant": std::str::from_utf8(&pending.grant).unwrap_or_default(),
     });
     Zeroizing::new(record.to_string().into_bytes())
@@ -139,6 +162,7 @@ fn read(bytes: &[u8]) -> Option<Pending> {
         name: text("connection")?.into(),
         client: text("client").map(Into::into),
         vars: vars.filter_map(|(n, v)| Some((n.clone(), v.as_str()?.to_owned()))).collect(),
+        bond: Bond::stored(text("bond")?),
     };
     let grant = Zeroizing::new(text("grant")?.as_bytes().to_vec());
     Some(Pending { code: text("code")?.to_owned(), until: number("until")?, attempts: number("attempts")?, new, grant })
@@ -163,13 +187,13 @@ mod tests {
 
     fn pend(connections: &Connections) {
         let owner = Owner { environment: "".into(), resource: "api".into() };
-        let new = New { owner, name: "a".into(), client: Some("c".into()), vars: Default::default() };
+        let new = New { owner, name: "a".into(), client: Some("c".into()), vars: Default::default(), bond: Bond::stored("b") };
         let minted = Minted { access: Some(code("token")), ..Minted::default() };
         connections.pend("id", &code("right"), 100, new, &minted).unwrap();
     }
 
     fn redeem(connections: &Connections, text: &str, now: u64) -> bool {
-        matches!(connections.redeem("id", &code(text), now).unwrap(), Redeemed::Connected(..))
+        matches!(connections.redeem("id", &code(text), now, |new| new.bond == Bond::stored("b")).unwrap(), Redeemed::Connected(..))
     }
 
     #[test]
@@ -180,6 +204,17 @@ mod tests {
         assert!(redeem(&connections, "right", 99));
         assert!(!redeem(&connections, "right", 99));
         assert_eq!(store.names().unwrap().len(), 2, "the connection and its grant");
+    }
+
+    #[test]
+    fn a_code_shows_what_it_leads_to_and_is_good_afterwards_but_not_under_another_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let (connections, _) = connections(folder.path());
+        pend(&connections);
+        assert!(connections.shown("id", &code("wrong"), 1).unwrap().is_none());
+        assert_eq!(connections.shown("id", &code("right"), 1).unwrap().unwrap().client.as_deref(), Some("c"));
+        assert!(matches!(connections.redeem("id", &code("right"), 1, |_| false).unwrap(), Redeemed::Changed));
+        assert!(redeem(&connections, "right", 1));
     }
 
     #[test]

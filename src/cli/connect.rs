@@ -6,7 +6,7 @@
 mod landing;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use self::landing::{Landing, Outcome};
 use super::admin::Admin;
 use super::list::columns;
 use super::{Cli, fail, plan, print};
+
+const REDEEM: &str = "/api/connect-sessions/redeem";
 
 /// What `postern connect` takes.
 #[derive(Debug, clap::Args)]
@@ -39,6 +41,9 @@ pub struct Args {
     /// Finish with the code that a page has shown.
     #[arg(long, value_name = "CODE", conflicts_with_all = ["resource", "list", "delete"])]
     code: Option<String>,
+    /// With `--code`: connect without asking.
+    #[arg(long, requires = "code")]
+    yes: bool,
     /// List the connections.
     #[arg(long, conflicts_with = "delete")]
     list: bool,
@@ -54,7 +59,7 @@ pub fn run(cli: &Cli, args: &Args) -> u8 {
         Err(code) => return code,
     };
     let done = Admin::of(&plan).and_then(|admin| match (&args.code, &args.resource) {
-        (Some(code), _) => redeem(cli, &admin, code),
+        (Some(code), _) => carried(cli, &admin, code, args),
         (None, resource) if args.list => list(cli, &admin, resource.as_deref()),
         (None, Some(resource)) if args.delete => delete(cli, &admin, resource, args),
         (None, Some(resource)) => connect(cli, &admin, resource, args),
@@ -72,7 +77,8 @@ fn connect(cli: &Cli, admin: &Admin, resource: &str, args: &Args) -> Result<u8, 
         "connection": args.connection,
         "client": args.client,
         "return_url": landing.as_ref().map(|landing| landing.url().to_owned()),
-        "vars": vars,
+        // Without any, a connection that is there keeps its own.
+        "vars": (!vars.is_empty()).then_some(vars),
     });
     let begun = admin.ask(Method::POST, "/api/connect-sessions", Some(&order))?;
     let text = |name: &str| begun[name].as_str().unwrap_or_default().to_owned();
@@ -97,7 +103,8 @@ fn connect(cli: &Cli, admin: &Admin, resource: &str, args: &Args) -> Result<u8, 
         }
         None => typed()?,
     };
-    redeem(cli, admin, &code)
+    // The code of another session than this one would connect somebody else's account.
+    redeem(cli, admin, &json!({ "code": code, "session": session }))
 }
 
 /// Shows the code that a person types in elsewhere, and waits until they have.
@@ -131,21 +138,44 @@ fn elsewhere(cli: &Cli, admin: &Admin, begun: &Value, args: &Args) -> Result<u8,
     Err("nobody typed the code in".into())
 }
 
+/// Finishes what this command has not begun: whoever carries the code over is shown first what it would connect.
+fn carried(cli: &Cli, admin: &Admin, code: &str, args: &Args) -> Result<u8, String> {
+    let shown = admin.ask(Method::POST, REDEEM, Some(&json!({ "code": code, "look": true })))?;
+    let text = |name: &str| shown[name].as_str().unwrap_or_default();
+    let whose = shown["client"].as_str().map_or_else(|| "for every client".to_owned(), |client| format!("for client {client}"));
+    eprintln!(
+        "This code connects {} {} {whose}: the account of whoever has consented in the browser.",
+        text("resource"),
+        text("connection")
+    );
+    if !args.yes {
+        if !std::io::stdin().is_terminal() {
+            return Err("nothing was connected: --yes says that this is meant, where nobody can be asked".into());
+        }
+        if !matches!(line("Connect it? [y/N] ")?.as_str(), "y" | "Y" | "yes") {
+            return Err("nothing was connected".into());
+        }
+    }
+    redeem(cli, admin, &json!({ "code": code }))
+}
+
 /// The code from the terminal.
 fn typed() -> Result<String, String> {
+    line("The code that the last page shows: ").and_then(|code| if code.is_empty() { Err("there was no code".into()) } else { Ok(code) })
+}
+
+/// A line from the terminal; empty where there is none.
+fn line(question: &str) -> Result<String, String> {
     const LINE_MAX: usize = 256;
-    eprint!("The code that the last page shows: ");
+    eprint!("{question}");
     let _ = std::io::stderr().flush();
     let mut line = String::new();
     let read = std::io::Read::take(std::io::stdin().lock(), LINE_MAX as u64).read_line(&mut line);
-    match read {
-        Ok(read) if read > 0 && !line.trim().is_empty() => Ok(line.trim().to_owned()),
-        _ => Err("there was no code".into()),
-    }
+    read.map(|_| line.trim().to_owned()).map_err(|error| format!("the input cannot be read: {error}"))
 }
 
-fn redeem(cli: &Cli, admin: &Admin, code: &str) -> Result<u8, String> {
-    let connected = admin.ask(Method::POST, "/api/connect-sessions/redeem", Some(&json!({ "code": code })))?;
+fn redeem(cli: &Cli, admin: &Admin, order: &Value) -> Result<u8, String> {
+    let connected = admin.ask(Method::POST, REDEEM, Some(order))?;
     let text = |name: &str| connected[name].as_str().unwrap_or_default();
     Ok(if cli.json {
         print(&format!("{connected}\n"))

@@ -11,6 +11,7 @@ use super::base::BaseUrl;
 use super::credentials;
 use super::granted::Readers;
 use super::probe::{self, Probe};
+use crate::auth::bond::Bond;
 use crate::auth::connection::Owner;
 use crate::auth::consent::Consent;
 use crate::auth::grant::Tokens;
@@ -89,6 +90,8 @@ pub struct Consenting {
     pub owner: Owner,
     /// How a person gives one.
     pub consent: Arc<dyn Consent>,
+    /// What ties them to this configuration.
+    pub bond: Bond,
     /// Which one a call is for; `None`: there is one only.
     pub by: Option<By>,
     /// All grants.
@@ -198,7 +201,10 @@ pub struct Context<'c> {
 pub fn read(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> Option<Plan> {
     let plan = one(name, node, context, problems)?;
     let places = plan.test.iter().enumerate().filter_map(|(at, probe)| Some((at, probe.elsewhere.as_ref()?)));
-    let aside = places.map(|(at, url)| Some(Plan { name: aside(name, at).into(), ..one(name, &moved(node, url), context, problems)? }));
+    // The operator has written these places too: the resource's accounts are presented there as well.
+    let consent = || plan.consent.clone();
+    let moved = |url| one(name, &moved(node, url), context, problems);
+    let aside = places.map(|(at, url)| Some(Plan { name: aside(name, at).into(), consent: consent(), ..moved(url)? }));
     let aside = aside.collect::<Option<Vec<Plan>>>()?;
     Some(Plan { aside, ..plan })
 }
@@ -298,7 +304,7 @@ fn one(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> O
     }
     let variant = reader.variant(&base, shape.clone(), auth, timeouts, None);
     let mut branches: Vec<Branch> = routes.iter().filter_map(|n| reader.branch(n, &base, &shape, auth, timeouts)).collect();
-    let consent = variant.as_ref().and_then(|variant| consenting(&fields, &owner, by, variant, &branches, context.tokens));
+    let consent = variant.as_ref().and_then(|variant| consenting(&fields, (&owner, &base), by, variant, &branches, context.tokens));
     fields.finish();
     let reach = if base.made { Reach::Made { private } } else { Reach::Written };
     let pool = pool?;
@@ -472,16 +478,15 @@ fn by(node: &Node, problems: &Problems) -> Option<By> {
 /// The accounts of a resource, which have one way to be had.
 fn consenting(
     fields: &Fields<'_>,
-    owner: &Owner,
+    (owner, base): (&Owner, &BaseUrl),
     by: Option<Option<By>>,
     variant: &Variant,
     branches: &[Branch],
     tokens: &Tokens,
 ) -> Option<Consenting> {
     let problems = fields.problems();
-    let of = |variant: &Variant| variant.auth.as_ref().and_then(Auth::consent);
-    let own = branches.iter().filter(|branch| branch.authenticates).filter_map(|branch| of(&branch.variant));
-    let mut all = of(variant).into_iter().chain(own);
+    let own = branches.iter().filter(|branch| branch.authenticates).map(|branch| &branch.variant);
+    let mut all = std::iter::once(variant).chain(own).filter_map(|variant| variant.auth.as_ref()).flat_map(Auth::consents);
     let Some(consent) = all.next() else {
         if by.is_some() {
             let hint = "connections belong to `oauth2_authorization_code` with `authorize_url`, and to `oauth1` with `consent`";
@@ -501,7 +506,9 @@ fn consenting(
         Some(by) => Some(by?),
         None => None,
     };
-    Some(Consenting { owner: owner.clone(), consent, by, tokens: tokens.clone() })
+    let place = if base.late.is_some() { base.text.clone() } else { base.origin.to_string() };
+    let bond = Bond::of(&*consent, &place);
+    Some(Consenting { owner: owner.clone(), consent, bond, by, tokens: tokens.clone() })
 }
 
 /// The names of the schemes that stand under `auth`, for people.

@@ -235,6 +235,7 @@ impl Asking {
             name: self.made.name.clone(),
             client: self.made.client.clone(),
             vars: self.made.vars.clone(),
+            bond: self.consenting.bond.clone(),
         };
         match blocking(move || connections.put(new, &minted, now)).await {
             Ok(_) => State::Connected,

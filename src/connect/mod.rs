@@ -121,12 +121,12 @@ impl Desk {
         }
     }
 
-    /// The page behind a link. Looking at it changes nothing, so that programs which look at links do no harm.
+    /// The page behind a link. Looking at it changes nothing but how long it is kept, so that programs which look at links do no harm.
     fn ask(&self, headers: &HeaderMap, link: &str) -> Page {
         if !browser::navigates(headers) {
             return aside();
         }
-        let sessions = lock(&self.sessions);
+        let mut sessions = lock(&self.sessions);
         let brought = sessions.behind(link, self.now()).and_then(|session| brought(headers, session));
         let session = match sessions.of_link(link, brought.as_ref(), self.now()) {
             Ok(session) => session,
@@ -135,6 +135,10 @@ impl Desk {
         if let Err(refusal) = self.judge_name(headers, session) {
             return *refusal;
         }
+        let session = match sessions.visit(link, brought.as_ref(), self.now()) {
+            Ok(session) => session,
+            Err(stop) => return stopped(stop),
+        };
         let cookie = match brought.map_or_else(|| session::drawn(32), Ok) {
             Ok(cookie) => cookie,
             Err(error) => return failed(&error),
@@ -211,6 +215,7 @@ impl Desk {
                 name: session.name.clone(),
                 client: session.client.clone(),
                 vars: session.vars.clone(),
+                bond: session.bond.clone(),
             };
             match sessions.arrive(&state, brought.as_ref(), self.now()) {
                 Ok(returned) => (returned, landing, new, consent, redirect_uri),
@@ -221,10 +226,13 @@ impl Desk {
             Some(delivered) if params.is_bare() => delivered,
             _ => params,
         };
+        let id = landing.id.clone();
         let done = self.finished(consent, params, returned.kept, redirect_uri, new.vars.clone()).await;
         match done {
             Ok(minted) => self.landed(landing, new, minted).await,
             Err(refusal) => {
+                // Nothing is pending, so nothing is left of it.
+                lock(&self.sessions).end(&id);
                 tracing::warn!(resource = &*new.owner.resource, connection = &*new.name, "nothing was connected: {}", cause(&refusal));
                 match &refusal {
                     // Who sends what is no answer may be anybody: no client hears of it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::session::New;
 use super::{Desk, START, blocking, lock};
-use crate::auth::connection::{Connection, DEFAULT, Gone, Owner, are_vars, is_name};
+use crate::auth::connection::{self, Connection, DEFAULT, Gone, Owner, are_vars, is_name};
 use crate::auth::pending::Redeemed;
 use crate::call::Account;
 use crate::config::resource::Consenting;
@@ -32,8 +32,8 @@ pub struct Order {
     pub client: Option<String>,
     /// Where the browser lands.
     pub return_url: Option<String>,
-    /// Its own values of variables.
-    pub vars: BTreeMap<String, String>,
+    /// Its own values of variables; `None`: those that it has, where it is there already.
+    pub vars: Option<BTreeMap<String, String>>,
 }
 
 /// A session that has begun.
@@ -68,15 +68,17 @@ impl Desk {
             None => snapshot.anonymous.clone(),
         };
         let (name, client) = whose(consenting.by, order.connection.as_deref(), client)?;
-        if !are_vars(&order.vars) {
+        if order.vars.as_ref().is_some_and(|vars| !are_vars(vars)) {
             return Err(refused("These are no variables.", "vars: up to 32 names of letters, digits and _, with texts of up to 1 KiB"));
         }
         let return_url = order.return_url.map(|url| landing(&url)).transpose()?;
-        let shelf = self.tokens.connections().shelf(&consenting.owner);
-        if shelf.find(&name).is_some_and(|there| there.client != client) {
+        let there = self.tokens.connections().shelf(&consenting.owner).find(&name);
+        if there.as_ref().is_some_and(|there| there.client != client) {
             return Err(Error::Forbidden("The connection is another client's.".into(), "Choose another name for it.".into()));
         }
-        Ok((consenting.clone(), Made { name, client, vars: order.vars, return_url, mending: false }))
+        // Who connects it anew means the same account: its variables say which tenant its calls are for.
+        let vars = order.vars.or_else(|| there.map(|there| there.vars.clone())).unwrap_or_default();
+        Ok((consenting.clone(), Made { name, client, vars, return_url, mending: false }))
     }
 
     /// The link for a call that found no connection.
@@ -85,36 +87,57 @@ impl Desk {
         let consenting = snapshot.resources.get(&*owner.resource)?.consent.as_ref().filter(|consenting| consenting.owner == *owner)?;
         // What is another client's cannot be mended, and is not told either: only another name can be had.
         let there = self.tokens.connections().shelf(owner).find(name);
-        if there.is_some_and(|there| there.client.as_ref() != client) {
+        if there.as_ref().is_some_and(|there| there.client.as_ref() != client) {
             return None;
         }
-        if let Some((session, link)) = lock(&self.sessions).mending(owner, name, client, self.now()) {
+        // What is mended stays the account that it was.
+        let vars = there.map(|there| there.vars.clone()).unwrap_or_default();
+        if let Some((session, link)) = lock(&self.sessions).mending(owner, name, client, (&consenting.bond, &vars), self.now()) {
             return Some(address(&session.redirect_uri, &link));
         }
         if consenting.consent.device().is_some() {
             return None;
         }
-        let made = Made { name: name.clone(), client: client.cloned(), vars: BTreeMap::new(), return_url: None, mending: true };
+        let made = Made { name: name.clone(), client: client.cloned(), vars, return_url: None, mending: true };
         self.make(consenting, made).ok().map(|opened| opened.link.expose().to_owned())
     }
 
-    /// Makes a connection of what a person consented to, for whoever brings the code.
+    /// Makes a connection of what a person consented to, for whoever brings the code. Where they say which session they have
+    /// begun, it must be the code of that one.
     ///
     /// # Errors
     /// [`Error::Forbidden`] where nothing comes of the code.
-    pub async fn redeem(&self, code: &str) -> Result<(Owner, Arc<Account>), Error> {
-        let nothing =
-            || Error::Forbidden("Nothing comes of this code: it is wrong, was used, or is too old.".into(), "Connect again.".into());
-        let (id, secret) = code.trim().split_once('.').filter(|_| code.len() <= CODE_MAX).ok_or_else(nothing)?;
-        let (connections, id, secret, now) = (self.tokens.connections().clone(), id.to_owned(), Secret::new(secret.to_owned()), self.now());
-        match blocking(move || connections.redeem(&id, &secret, now)).await? {
+    pub async fn redeem(&self, code: &str, session: Option<&str>) -> Result<(Owner, Arc<Account>), Error> {
+        let (id, secret) = parts(code, session)?;
+        let (connections, live, asked, now) = (self.tokens.connections().clone(), self.live.clone(), id.clone(), self.now());
+        let fits = move |new: &connection::New| {
+            let snapshot = live.load();
+            let consent = snapshot.resources.get(&*new.owner.resource).and_then(|resource| resource.consent.as_ref());
+            consent.is_some_and(|consent| consent.owner == new.owner && consent.bond == new.bond)
+        };
+        match blocking(move || connections.redeem(&asked, &secret, now, fits)).await? {
             Redeemed::Connected(owner, account) => {
+                lock(&self.sessions).end(&id);
                 let client = account.client.as_deref().unwrap_or("-");
                 tracing::info!(resource = &*owner.resource, connection = &*account.name, client, "connected");
                 Ok((owner, account))
             }
+            Redeemed::Changed => {
+                let why = "Since this was asked for, the resource has got another provider, client or address.";
+                Err(Error::Forbidden(why.into(), "Connect again.".into()))
+            }
             Redeemed::Nothing => Err(nothing()),
         }
+    }
+
+    /// What a code would connect: nothing is done with it.
+    ///
+    /// # Errors
+    /// As [`Desk::redeem`].
+    pub async fn shown(&self, code: &str, session: Option<&str>) -> Result<connection::New, Error> {
+        let (id, secret) = parts(code, session)?;
+        let (connections, now) = (self.tokens.connections().clone(), self.now());
+        blocking(move || connections.shown(&id, &secret, now)).await?.ok_or_else(nothing)
     }
 
     /// Takes a connection away, and tells the issuer where it can be told. Returns whether it was told.
@@ -132,8 +155,10 @@ impl Desk {
         };
         tracing::info!(resource, connection = &*account.name, "disconnected");
         let consent = snapshot.resources.get(resource).and_then(|resource| resource.consent.clone());
+        // Another issuer than the one that gave it must not see it.
+        let tied = |bond| Connection::of(&account).is_some_and(|connection| connection.is_tied_by(bond));
         match (consent, minted) {
-            (Some(consenting), Some(minted)) => Ok(self.told(consenting.consent, minted).await),
+            (Some(consenting), Some(minted)) if tied(&consenting.bond) => Ok(self.told(consenting.consent, minted).await),
             _ => Ok(false),
         }
     }
@@ -142,13 +167,18 @@ impl Desk {
     pub fn connections(&self) -> serde_json::Value {
         let moment = |millis: u64| jiff::Timestamp::from_millisecond(i64::try_from(millis).unwrap_or(i64::MAX)).map(|t| t.to_string()).ok();
         let views = self.tokens.connections().views(&self.tokens);
+        let snapshot = self.live.load_full();
         let shown = views.into_iter().map(|view| {
-            let credential = Connection::of(&view.account).map(|connection| connection.identity().clone());
+            let connection = Connection::of(&view.account);
+            let credential = connection.map(|connection| connection.identity().clone());
+            let consent = snapshot.resources.get(&*view.owner.resource).and_then(|resource| resource.consent.as_ref());
+            let consent = consent.filter(|consent| consent.owner == view.owner);
+            let changed = consent.zip(connection).is_some_and(|(consent, connection)| !connection.is_tied_by(&consent.bond));
             let mut shown = serde_json::json!({
                 "resource": &*view.owner.resource,
                 "connection": &*view.account.name,
                 "since": moment(view.since),
-                "state": view.state.unwrap_or("none"),
+                "state": if changed { "changed" } else { view.state.unwrap_or("none") },
                 "credential": credential.as_deref(),
             });
             if !view.owner.environment.is_empty() {
@@ -174,6 +204,7 @@ impl Desk {
             name: made.name.clone(),
             client: made.client,
             vars: made.vars,
+            bond: consenting.bond.clone(),
             return_url: made.return_url,
             consent: consenting.consent.clone(),
             redirect_uri: redirect_uri.clone(),
@@ -194,6 +225,19 @@ pub(super) struct Made {
     pub vars: BTreeMap<String, String>,
     return_url: Option<String>,
     mending: bool,
+}
+
+/// The session of a code, and what proves it.
+fn parts(code: &str, session: Option<&str>) -> Result<(String, Secret), Error> {
+    let (id, secret) = code.trim().split_once('.').filter(|_| code.len() <= CODE_MAX).ok_or_else(nothing)?;
+    if session.is_some_and(|session| session != id) {
+        return Err(Error::Forbidden("This code is of another session than the one that was begun.".into(), "Connect again.".into()));
+    }
+    Ok((id.to_owned(), Secret::new(secret.to_owned())))
+}
+
+fn nothing() -> Error {
+    Error::Forbidden("Nothing comes of this code: it is wrong, was used, or is too old.".into(), "Connect again.".into())
 }
 
 /// A link's whole address: at the origin to which the provider sends the browser back, as the cookie is that origin's.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::auth::bond::Bond;
 use crate::auth::connection::Owner;
 use crate::auth::consent::{Consent, Kept, Params};
 use crate::error::Error;
@@ -14,8 +15,10 @@ pub const LIFE: u64 = 10 * 60 * 1000;
 /// Most sessions that were asked for, of all resources and of one.
 const SESSIONS_MAX: usize = 1024;
 const OF_RESOURCE_MAX: usize = 128;
-/// The same for those that calls have begun which found no connection.
-const MENDING_OF_RESOURCE_MAX: usize = 16;
+/// The same for those that calls have begun which found no connection: of one client, and those of a resource at which
+/// nobody has looked yet.
+const OF_CLIENT_MAX: usize = 64;
+const UNVISITED_MAX: usize = 16;
 /// Characters of what is drawn: none that can be taken for another, each worth five bits.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// Length of a session's name, and of what must not be guessed.
@@ -35,6 +38,8 @@ pub struct Session {
     pub client: Option<Arc<str>>,
     /// Its own values of variables.
     pub vars: BTreeMap<String, String>,
+    /// What ties it to the configuration under which it was asked for.
+    pub bond: Bond,
     /// Where the browser lands; `None`: on a page with the code.
     pub return_url: Option<String>,
     /// How it is had.
@@ -47,6 +52,8 @@ pub struct Session {
     pub mending: bool,
     /// What the link holds beside the name.
     link: Secret,
+    /// Whether somebody has looked at its page.
+    visited: bool,
     stage: Stage,
 }
 
@@ -57,7 +64,7 @@ enum Stage {
     Waiting,
     /// The browser is at the provider.
     Away(Box<Away>),
-    /// Whatever came of it: nothing more does.
+    /// The browser is back: nothing more comes of it, but what it has brought may be pending.
     Over,
 }
 
@@ -102,6 +109,7 @@ pub struct New {
     pub name: Arc<str>,
     pub client: Option<Arc<str>>,
     pub vars: BTreeMap<String, String>,
+    pub bond: Bond,
     pub return_url: Option<String>,
     pub consent: Arc<dyn Consent>,
     pub redirect_uri: String,
@@ -114,23 +122,17 @@ impl Sessions {
     /// # Errors
     /// Where there are too many, or the system gives no randomness.
     pub fn begin(&mut self, new: New, now: u64) -> Result<(String, Secret), Error> {
-        let full = || Error::Overloaded("The room for people who connect accounts".into());
-        let alive: Vec<&Session> = self.0.values().filter(|session| now < session.until && session.mending == new.mending).collect();
         if new.mending {
-            // Callers can invent names: the oldest link that nobody has gone into makes room for the next.
-            let of_resource: Vec<&&Session> = alive.iter().filter(|session| session.owner == new.owner).collect();
-            let idle = of_resource.iter().filter(|session| matches!(session.stage, Stage::Waiting)).min_by_key(|session| session.until);
-            let oldest = idle.filter(|_| of_resource.len() >= MENDING_OF_RESOURCE_MAX).map(|session| session.id.clone());
-            if oldest.is_none() && (of_resource.len() >= MENDING_OF_RESOURCE_MAX || alive.len() >= SESSIONS_MAX) {
+            self.make_room(&new, now)?;
+        } else {
+            let alive: Vec<&Session> = self.0.values().filter(|session| now < session.until && !session.mending).collect();
+            if alive.len() >= SESSIONS_MAX || alive.iter().filter(|session| session.owner == new.owner).count() >= OF_RESOURCE_MAX {
                 return Err(full());
             }
-            oldest.into_iter().for_each(|id| drop(self.0.remove(&id)));
-        } else if alive.len() >= SESSIONS_MAX || alive.iter().filter(|session| session.owner == new.owner).count() >= OF_RESOURCE_MAX {
-            return Err(full());
         }
         let id = drawn(NAME)?.expose().to_owned();
         let link = drawn(UNGUESSABLE)?;
-        let New { owner, name, client, vars, return_url, consent, redirect_uri, mending } = new;
+        let New { owner, name, client, vars, bond, return_url, consent, redirect_uri, mending } = new;
         let stage = Stage::Waiting;
         let until = now + LIFE;
         let session = Session {
@@ -139,25 +141,58 @@ impl Sessions {
             name,
             client,
             vars,
+            bond,
             return_url,
             consent,
             redirect_uri,
             until,
             mending,
             link: link.clone(),
+            visited: false,
             stage,
         };
         self.0.insert(id.clone(), session);
         Ok((id.clone(), joined(&id, &link)))
     }
 
+    /// Makes room for one more that a call has asked for. Callers can invent names, and go to links too: what nobody has
+    /// looked at makes room first, each client has a share, and who is on the way to a provider is never cut off.
+    fn make_room(&mut self, new: &New, now: u64) -> Result<(), Error> {
+        let of_resource = |session: &Session| session.owner == new.owner && !matches!(session.stage, Stage::Over);
+        self.hold(OF_CLIENT_MAX, now, |session| of_resource(session) && session.client == new.client)?;
+        self.hold(UNVISITED_MAX, now, |session| of_resource(session) && !session.visited)?;
+        self.hold(OF_RESOURCE_MAX, now, of_resource)?;
+        self.hold(SESSIONS_MAX, now, |_| true)
+    }
+
+    /// Sees to it that fewer than `most` of these are alive.
+    fn hold(&mut self, most: usize, now: u64, counts: impl Fn(&Session) -> bool) -> Result<(), Error> {
+        let of: Vec<&Session> = self.0.values().filter(|session| session.mending && now < session.until && counts(session)).collect();
+        if of.len() < most {
+            return Ok(());
+        }
+        let idle = of.into_iter().filter(|session| matches!(session.stage, Stage::Waiting));
+        let oldest = idle.min_by_key(|session| (session.visited, session.until)).map(|session| session.id.clone());
+        self.0.remove(&oldest.ok_or_else(full)?);
+        Ok(())
+    }
+
     /// The link of a session that nobody has gone into yet, which a call has asked for before.
-    pub fn mending(&self, owner: &Owner, name: &str, client: Option<&Arc<str>>, now: u64) -> Option<(&Session, Secret)> {
+    pub fn mending(
+        &self,
+        owner: &Owner,
+        name: &str,
+        client: Option<&Arc<str>>,
+        (bond, vars): (&Bond, &BTreeMap<String, String>),
+        now: u64,
+    ) -> Option<(&Session, Secret)> {
         let session = self.0.values().find(|session| {
             session.mending
                 && session.owner == *owner
                 && *session.name == *name
                 && session.client.as_ref() == client
+                && session.bond == *bond
+                && session.vars == *vars
                 && matches!(session.stage, Stage::Waiting)
                 // What is about to end helps nobody.
                 && now + LIFE / 2 < session.until
@@ -184,6 +219,17 @@ impl Sessions {
         }
     }
 
+    /// Somebody looks at the page behind a link.
+    ///
+    /// # Errors
+    /// As [`Sessions::of_link`].
+    pub fn visit(&mut self, link: &str, browser: Option<&Secret>, now: u64) -> Result<&Session, Stop> {
+        let id = self.of_link(link, browser, now)?.id.clone();
+        let session = self.0.get_mut(&id).ok_or(Stop::Unknown)?;
+        session.visited = true;
+        Ok(session)
+    }
+
     /// The browser goes to the provider. Returns what it must bring back; whatever it was given before is void.
     ///
     /// # Errors
@@ -194,6 +240,7 @@ impl Sessions {
         let session = self.0.get_mut(&id).ok_or(Stop::Unknown)?;
         let away = Away { browser: browser.clone(), state: state.clone(), kept: Kept::default(), delivered: None };
         session.stage = Stage::Away(Box::new(away));
+        session.visited = true;
         Ok(state)
     }
 
@@ -245,11 +292,9 @@ impl Sessions {
         }
     }
 
-    /// Ends a session.
+    /// Ends a session of which nothing is pending: nothing is left of it.
     pub fn end(&mut self, id: &str) {
-        if let Some(session) = self.0.get_mut(id) {
-            session.stage = Stage::Over;
-        }
+        self.0.remove(id);
     }
 
     /// Forgets sessions that have ended, and returns them.
@@ -271,6 +316,10 @@ impl Sessions {
     }
 }
 
+fn full() -> Error {
+    Error::Overloaded("The room for people who connect accounts".into())
+}
+
 /// Characters that nobody can guess: five bits each.
 ///
 /// # Errors
@@ -290,6 +339,7 @@ pub fn joined(id: &str, secret: &Secret) -> Secret {
 mod tests {
     use super::*;
     use crate::auth::consent::{Ask, Back, Begun, Refusal, Working};
+    use crate::auth::grant::Material;
     use crate::auth::token::Minted;
     use crate::clock::Clock;
 
@@ -299,6 +349,9 @@ mod tests {
     impl Consent for Nobody {
         fn provider(&self) -> String {
             String::new()
+        }
+        fn parties(&self) -> Material {
+            Material::of([])
         }
         fn scopes(&self) -> Vec<String> {
             Vec::new()
@@ -327,6 +380,7 @@ mod tests {
             name: "a".into(),
             client: None,
             vars: BTreeMap::new(),
+            bond: Bond::stored("b"),
             return_url: None,
             consent: Arc::new(Nobody),
             redirect_uri: String::new(),
@@ -436,7 +490,7 @@ mod tests {
         for name in 0..1000 {
             sessions.begin(mend("api", &name.to_string()), 1).unwrap();
         }
-        assert_eq!(sessions.0.len(), MENDING_OF_RESOURCE_MAX);
+        assert_eq!(sessions.0.len(), 1 + UNVISITED_MAX);
         assert!(sessions.of_link(link.expose(), Some(&secret("mine")), 1).is_ok());
         assert!(sessions.begin(new("api"), 1).is_ok());
     }
@@ -445,12 +499,60 @@ mod tests {
     fn calls_that_find_no_connection_share_one_link_until_somebody_uses_it() {
         let mut sessions = Sessions::default();
         let owner = new("api").owner;
+        let (bond, vars) = (Bond::stored("b"), BTreeMap::new());
         let (_, link) = sessions.begin(mend("api", "a"), 0).unwrap();
-        assert!(sessions.mending(&owner, "a", None, 1).is_some_and(|(_, found)| found == link));
-        assert!(sessions.mending(&owner, "b", None, 1).is_none());
-        assert!(sessions.mending(&owner, "a", Some(&"c".into()), 1).is_none());
-        assert!(sessions.mending(&owner, "a", None, LIFE / 2).is_none());
+        assert!(sessions.mending(&owner, "a", None, (&bond, &vars), 1).is_some_and(|(_, found)| found == link));
+        assert!(sessions.mending(&owner, "b", None, (&bond, &vars), 1).is_none());
+        assert!(sessions.mending(&owner, "a", Some(&"c".into()), (&bond, &vars), 1).is_none());
+        assert!(sessions.mending(&owner, "a", None, (&bond, &vars), LIFE / 2).is_none());
+        // Nor one that was begun under another configuration, or for an account with other variables.
+        assert!(sessions.mending(&owner, "a", None, (&Bond::stored("c"), &vars), 1).is_none());
+        assert!(sessions.mending(&owner, "a", None, (&bond, &[("t".into(), "x".into())].into()), 1).is_none());
         sessions.leave(link.expose(), &secret("mine"), 1).unwrap();
-        assert!(sessions.mending(&owner, "a", None, 1).is_none());
+        assert!(sessions.mending(&owner, "a", None, (&bond, &vars), 1).is_none());
+    }
+
+    #[test]
+    fn callers_who_invent_names_do_not_take_away_the_page_that_a_person_is_reading() {
+        let mut sessions = Sessions::default();
+        let (_, link) = sessions.begin(mend("api", "first"), 0).unwrap();
+        sessions.visit(link.expose(), None, 1).unwrap();
+        for name in 0..1000 {
+            sessions.begin(mend("api", &name.to_string()), 1).unwrap();
+        }
+        assert!(sessions.of_link(link.expose(), None, 1).is_ok());
+        assert_eq!(sessions.0.len(), 1 + UNVISITED_MAX);
+    }
+
+    #[test]
+    fn who_opens_links_without_end_takes_none_from_other_clients() {
+        let mut sessions = Sessions::default();
+        let of = |client: &str, name: usize| New { client: Some(client.into()), ..mend("api", &name.to_string()) };
+        let (_, link) = sessions.begin(of("honest", 0), 0).unwrap();
+        sessions.visit(link.expose(), None, 1).unwrap();
+        for name in 0..1000 {
+            let (_, theirs) = sessions.begin(of("busy", name), 1).unwrap();
+            sessions.visit(theirs.expose(), None, 1).unwrap();
+        }
+        assert_eq!(sessions.0.len(), 1 + OF_CLIENT_MAX);
+        assert!(sessions.of_link(link.expose(), None, 1).is_ok());
+        // Nor does going on to the provider, which nobody cuts off: only the same client finds no room any more.
+        for name in 0..OF_CLIENT_MAX {
+            let (_, theirs) = sessions.begin(of("busy", 1000 + name), 1).unwrap();
+            sessions.leave(theirs.expose(), &secret("b"), 1).unwrap();
+        }
+        assert!(matches!(sessions.begin(of("busy", 5000), 1), Err(Error::Overloaded(_))));
+        assert!(sessions.begin(of("honest", 1), 1).is_ok());
+    }
+
+    #[test]
+    fn links_that_were_opened_and_cancelled_leave_room_at_once() {
+        let mut sessions = Sessions::default();
+        for name in 0..1000 {
+            let (id, link) = sessions.begin(mend("api", &name.to_string()), 1).unwrap();
+            sessions.leave(link.expose(), &secret("b"), 1).unwrap();
+            sessions.end(&id);
+        }
+        assert!(sessions.0.is_empty());
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 
 use super::{Answer, Next, Step};
+use crate::auth::bond::Bond;
 use crate::auth::connection::{Connection, Connections, DEFAULT, Owner, Shelf, is_name};
 use crate::auth::token::State;
 use crate::call::{Account, Call};
@@ -34,6 +35,7 @@ impl By {
 #[derive(Debug)]
 pub struct Accounts {
     owner: Owner,
+    bond: Bond,
     shelf: Arc<Shelf>,
     connections: Connections,
     clock: Clock,
@@ -44,10 +46,11 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The accounts of one resource.
-    pub fn new(owner: Owner, by: Option<By>, tokens: &crate::auth::grant::Tokens) -> Self {
+    /// The accounts of one resource, as far as this ties them to it.
+    pub fn new(owner: Owner, bond: Bond, by: Option<By>, tokens: &crate::auth::grant::Tokens) -> Self {
         let connections = tokens.connections().clone();
-        Self { shelf: connections.shelf(&owner), owner, connections, clock: tokens.clock().clone(), by, rehearses: tokens.rehearses() }
+        let (shelf, clock) = (connections.shelf(&owner), tokens.clock().clone());
+        Self { owner, bond, shelf, connections, clock, by, rehearses: tokens.rehearses() }
     }
 
     /// The name of the connection that a call is for.
@@ -87,6 +90,10 @@ impl Step for Accounts {
         let Some(account) = self.shelf.find(&name).filter(|account| self.is_open(account, &call)) else {
             return Err(self.missing(name, &call.caller.name, false));
         };
+        // What one issuer gave for one place is shown to no other, whatever the configuration says by now.
+        if !Connection::of(&account).is_some_and(|connection| connection.is_tied_by(&self.bond)) {
+            return Err(self.missing(name, &call.caller.name, true));
+        }
         call.account = Some(account.clone());
         let caller = call.caller.name.clone();
         match next.run(call).await {

@@ -111,6 +111,37 @@ fn a_connection_that_its_issuer_refuses_is_424_with_a_link_that_mends_it() {
 }
 
 #[test]
+fn a_connection_that_is_made_anew_keeps_its_variables() {
+    let resource = "connections: { by: header }\nvars: { tenant: nobodys }\nheaders: { X-Tenant: \"{{ vars.tenant }}\" }";
+    let stand = Stand::new("", resource);
+    let tenant = || {
+        let reply = stand.gateway.send("GET", "/r/api/x", "Postern-Connection: a\r\n", b"");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let seen = stand.api.last();
+        (seen.field("x-tenant").unwrap().to_owned(), seen.field("authorization").unwrap().to_owned())
+    };
+    let order = |vars: serde_json::Value| json!({ "resource": "api", "connection": "a", "return_url": LANDING, "vars": vars });
+    stand.connect(order(json!({ "tenant": "acme" })));
+    assert_eq!(tenant(), ("acme".into(), "Bearer token-1".into()));
+    // By an order that says nothing about them.
+    stand.connect(order(json!(null)));
+    assert_eq!(tenant(), ("acme".into(), "Bearer token-2".into()));
+    // By the link in the answer to a call: the client has become another one to the provider.
+    stand.reconfigure("client_id: id\n", "client_id: another\n");
+    let reply = stand.gateway.send("GET", "/r/api/x", "Postern-Connection: a\r\n", b"");
+    assert_eq!(reply.status, 424);
+    let page = stand.consent(&mut Browser::new(), reply.json()["connect_url"].as_str().unwrap());
+    let code = page.text().split("<code>").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    assert!(stand.redeem(&code));
+    assert_eq!(tenant(), ("acme".into(), "Bearer token-3".into()));
+    // What is said is what holds.
+    stand.connect(order(json!({ "tenant": "other" })));
+    assert_eq!(tenant(), ("other".into(), "Bearer token-4".into()));
+    stand.connect(order(json!({})));
+    assert_eq!(tenant(), ("nobodys".into(), "Bearer token-5".into()));
+}
+
+#[test]
 fn a_call_names_its_connection_and_gets_no_other() {
     let stand = Stand::new("", BY_HEADER);
     for name in ["one", "two", "default"] {
@@ -268,7 +299,12 @@ fn without_a_browser_the_code_is_typed() {
     let code = page.text().split("<code>").nth(1).unwrap().split('<').next().unwrap().to_owned();
     let wrong = command(&stand, &["connect", "--code", "a.b"], "").wait_with_output().unwrap();
     assert_eq!(wrong.status.code(), Some(1));
-    let output = command(&stand, &["connect", "--code", &code, "--json"], "").wait_with_output().unwrap();
+    // Who carries it over sees what it would connect, and must mean it.
+    let unasked = command(&stand, &["connect", "--code", &code], "y\n").wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&unasked.stderr).into_owned();
+    assert!(unasked.status.code() == Some(1) && said.contains("connects api default for every client") && said.contains("--yes"), "{said}");
+    assert_eq!(stand.gateway.get("/r/api/x").status, 424);
+    let output = command(&stand, &["connect", "--code", &code, "--yes", "--json"], "").wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(stand.gateway.get("/r/api/x").status, 200);
     // The command reads the code from its input where it has opened no browser.
@@ -293,7 +329,7 @@ fn a_provider_that_says_no_sends_the_client_its_word() {
     let page = browser.get(&link);
     let reply = browser.post(&link, &format!("proof={}&answer=cancel", crate::support::browser::proof(&page)));
     assert_eq!(param(reply.field("location").unwrap(), "connect_error").as_deref(), Some("cancelled"));
-    assert_eq!(browser.get(&link).status, 403, "a link that was declined is good no more");
+    assert_eq!(browser.get(&link).status, 404, "a link that was declined is good no more");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::browser::{Browser, LANDING, Stand, given, landed, param, port_of, proof, target_of};
 use crate::support::issuer::{Issuer, answer, json_answer};
-use crate::support::{Reply, eventually, exchange};
+use crate::support::{Reply, Upstream, eventually, exchange};
 
 /// Nothing was connected, and the API was never called.
 #[track_caller]
@@ -477,6 +477,71 @@ fn a_code_of_one_gateway_is_nothing_to_another() {
     assert!(!other.redeem(&code));
     assert_eq!(Browser::new().get(&one.usual_link().replace(&one.admin.to_string(), &other.admin.to_string())).status, 404);
     nothing_came_of_it(&other);
+}
+
+#[test]
+fn what_one_provider_gave_is_shown_to_no_other_whatever_the_configuration_says_later() {
+    let other = Issuer::answering(|_, number, stream| json_answer(stream, &given(number)));
+    let elsewhere = Upstream::ok();
+    for case in ["token_url", "client_id", "base_url"] {
+        let mut stand = Stand::new("", "");
+        stand.connect(json!({ "resource": "api", "return_url": LANDING }));
+        assert_eq!(stand.gateway.get("/r/api/x").status, 200);
+        let waiting = landed(&stand.consent(&mut Browser::new(), &stand.usual_link()));
+        let (from, to) = match case {
+            "token_url" => (format!("token_url: \"{}\"", stand.issuer.url()), format!("token_url: \"{}\"", other.url())),
+            "client_id" => ("client_id: id\n".to_owned(), "client_id: other\n".to_owned()),
+            _ => (format!("base_url: \"{}\"", stand.api.url()), format!("base_url: \"{}\"", elsewhere.url())),
+        };
+        stand.reconfigure(&from, &to);
+        for start in [false, true] {
+            if start {
+                stand.gateway.stop();
+                stand.gateway.again();
+            }
+            let reply = stand.gateway.get("/r/api/x");
+            assert_eq!((reply.status, reply.code().as_str()), (424, "connection-missing"), "{case}: {}", reply.text());
+            assert!(reply.json()["connect_url"].is_string(), "{case}");
+            assert_eq!(stand.connections()[0]["state"], "changed", "{case}");
+            // Nor is what was consented to before, and redeemed only now.
+            assert!(!stand.redeem(&waiting), "{case}");
+        }
+        assert_eq!((other.requests(), elsewhere.seen().len(), stand.api.seen().len()), (0, 0, 1), "{case}");
+        // What comes back is the same again.
+        stand.reconfigure(&to, &from);
+        assert_eq!(stand.gateway.get("/r/api/x").status, 200, "{case}");
+    }
+}
+
+#[test]
+fn a_connection_under_a_name_that_another_resource_has_got_is_revoked_nowhere_else() {
+    let other = Issuer::answering(|_, number, stream| json_answer(stream, &given(number)));
+    let issuer = Issuer::answering(|_, number, stream| json_answer(stream, &given(number)));
+    let revoke = |issuer: &Issuer| format!("revoke_url: \"{}/revoke\"", issuer.server.url());
+    let stand = Stand::with(&revoke(&issuer), "", "", issuer);
+    stand.connect(json!({ "resource": "api", "return_url": LANDING }));
+    stand.reconfigure(&format!("token_url: \"{}\"", stand.issuer.url()), &format!("token_url: \"{}\"", other.url()));
+    stand.reconfigure(&revoke(&stand.issuer), &revoke(&other));
+    let reply = stand.api("DELETE", "/api/connections/api/default", &json!({}));
+    assert_eq!((reply.status, &reply.json()["revoked"]), (200, &json!(false)), "{}", reply.text());
+    assert_eq!(other.requests(), 0, "the other issuer was shown a refresh token");
+}
+
+#[test]
+fn a_code_of_another_session_than_the_one_that_was_begun_connects_nothing() {
+    let stand = Stand::new("", "");
+    let begun = stand.api("POST", "/api/connect-sessions", &json!({ "resource": "api", "return_url": LANDING })).json();
+    let mine = begun["session"].as_str().unwrap();
+    // The enemy consents in a session of its own, and has its code land where the victim's was to.
+    let theirs = landed(&stand.consent(&mut Browser::new(), &stand.usual_link()));
+    let redeem = |code: &str| stand.api("POST", "/api/connect-sessions/redeem", &json!({ "code": code, "session": mine })).status;
+    assert_eq!(redeem(&theirs), 403);
+    nothing_came_of_it(&stand);
+    let look = |code: &str| stand.api("POST", "/api/connect-sessions/redeem", &json!({ "code": code, "look": true }));
+    assert_eq!((look("a.b").status, look(&theirs).json()["resource"].clone()), (403, json!("api")));
+    nothing_came_of_it(&stand);
+    let code = landed(&stand.consent(&mut Browser::new(), begun["connect_url"].as_str().unwrap()));
+    assert_eq!(redeem(&code), 200);
 }
 
 #[test]

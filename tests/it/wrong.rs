@@ -277,6 +277,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "two schemes of this resource ask a person",
         "two resources",
     ),
+    (
+        "store: { file: { path: d } }\nresources: { a: { base_url: http://localhost, auth: [{ oauth2_authorization_code: { authorize_url: https://j.example/a, token_url: https://j.example/t, client_id: j, place: { header: X-B } } }, { oauth2_authorization_code: { token_url: https://i.example/t, client_id: i, authorize_url: https://i.example/a } }] } }",
+        "two schemes of this resource ask a person",
+        "two resources",
+    ),
     ("connect: { listen: \"127.0.0.1:8081\" }\nadmin: { listen: \"127.0.0.1:8081\" }", "taken already", "port of its own"),
     (
         "resources: { a: { base_url: http://localhost, auth: { oauth2_jwt_bearer: { token_url: https://i.example/t } } } }",

@@ -223,6 +223,11 @@ impl Endpoint {
         self.upstream.origin()
     }
 
+    /// Whose it is: its origin, or what makes that, or the issuer of whom it is still to be found out.
+    pub fn issuer(&self) -> String {
+        if self.made.is_some() || self.stands_in { self.url.clone() } else { self.origin().to_string() }
+    }
+
     /// As written.
     pub fn url(&self) -> &str {
         &self.url

@@ -19,7 +19,7 @@ use super::trouble::Step;
 use crate::auth::assertion;
 use crate::auth::captured::{Captured, Held};
 use crate::auth::consent::{Ask, Back, Begun, Consent, Kept, Params, Refusal, Working};
-use crate::auth::grant;
+use crate::auth::grant::{self, Material};
 use crate::auth::said;
 use crate::auth::token::{Failure, Minted};
 use crate::auth::whose::{Asking, Whose};
@@ -233,6 +233,13 @@ impl ByCode {
 impl Consent for ByCode {
     fn provider(&self) -> String {
         self.authorize.origin.to_string()
+    }
+
+    fn parties(&self) -> Material {
+        // A client that the issuer registers is that issuer's affair.
+        let registered = self.finder.as_ref().is_some_and(|finder| finder.registers());
+        let client = self.call.client.id().filter(|_| !registered).map(Secret::expose).unwrap_or_default();
+        Material::of(["code", &self.call.endpoint.issuer(), client].map(str::as_bytes))
     }
 
     fn scopes(&self) -> Vec<String> {

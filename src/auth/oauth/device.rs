@@ -16,7 +16,7 @@ use super::trouble::Step;
 use crate::auth::assertion;
 use crate::auth::consent::{Ask, Back, Begun, Consent, Refusal, Working};
 use crate::auth::device::{Device, Said, Shown, Vars};
-use crate::auth::grant::{self, NewSeat};
+use crate::auth::grant::{self, Material, NewSeat};
 use crate::auth::granted::Gives;
 use crate::auth::presented::Presence;
 use crate::auth::read::fields;
@@ -139,6 +139,11 @@ fn wanted(fields: &Fields<'_>) -> Option<(Form, Vec<String>)> {
 impl Consent for ByDevice {
     fn provider(&self) -> String {
         self.device.endpoint.origin().to_string()
+    }
+
+    fn parties(&self) -> Material {
+        let client = self.call.client.id().map(Secret::expose).unwrap_or_default();
+        Material::of(["device", &self.call.endpoint.issuer(), client].map(str::as_bytes))
     }
 
     fn scopes(&self) -> Vec<String> {

@@ -11,7 +11,7 @@ use super::{Own, Subject};
 use crate::auth::Reading;
 use crate::auth::captured::{Captured, Held};
 use crate::auth::consent::{Ask, Back, Begun, Consent, Kept, Params, Refusal, Working};
-use crate::auth::grant;
+use crate::auth::grant::{self, Material};
 use crate::auth::oauth::PATIENCE;
 use crate::auth::oauth::call::{self, Endpoint, Param, Shape};
 use crate::auth::oauth::form::Form;
@@ -147,6 +147,10 @@ impl ByToken {
 impl Consent for ByToken {
     fn provider(&self) -> String {
         self.written.authorize.0.to_string()
+    }
+
+    fn parties(&self) -> Material {
+        Material::of(["oauth1", &self.written.access.issuer(), &self.own.consumer_key].map(str::as_bytes))
     }
 
     fn scopes(&self) -> Vec<String> {

@@ -141,6 +141,17 @@ impl Stand {
         Self { gateway, admin, issuer, api }
     }
 
+    /// Writes something else into the configuration, and has the gateway read it.
+    #[track_caller]
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let file = self.gateway.folder.path().join("postern.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text.matches(from).count(), 1, "{from}: {text}");
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+        let reply = self.api("POST", "/api/reload", &json!({}));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+
     /// The token in the file that only its owner reads.
     pub fn own_token(&self) -> String {
         std::fs::read_to_string(self.gateway.folder.path().join("data/admin.token")).unwrap().trim().to_owned()
