@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::bond::Bond;
 use crate::auth::fingerprint::Fingerprint;
-use crate::auth::grant::{Grant, Material, Tokens};
+use crate::auth::grant::{Grant, Material, Over, Tokens};
 use crate::auth::record;
 use crate::auth::token::Minted;
 use crate::call::Account;
@@ -80,6 +80,8 @@ pub struct Connection {
     material: Material,
     identity: Arc<str>,
     grant: OnceLock<Arc<Grant>>,
+    /// Whether it was taken away.
+    over: Over,
     /// What the issuer gave, where that never changes.
     given: OnceLock<Arc<Minted>>,
 }
@@ -169,8 +171,8 @@ impl Connection {
     }
 
     /// Its grant, begun by the first who asks.
-    pub(super) fn grant(&self, begin: impl FnOnce(&Material, Arc<str>) -> Grant) -> &Arc<Grant> {
-        self.grant.get_or_init(|| Arc::new(begin(&self.material, self.identity.clone())))
+    pub(super) fn grant(&self, begin: impl FnOnce(&Material, Arc<str>, Over) -> Grant) -> &Arc<Grant> {
+        self.grant.get_or_init(|| Arc::new(begin(&self.material, self.identity.clone(), self.over.clone())))
     }
 
     /// Its grant, where there is one already.
@@ -188,7 +190,7 @@ impl Connection {
         let material = Material::of(parts.map(str::as_bytes));
         // Without the system's randomness no configuration with a scheme is read, so this is never empty.
         let identity = Fingerprint::keyed().map_or_else(|| "".into(), |fingerprint| fingerprint.of([material.bytes()]));
-        Self { owner, id, since, bond, material, identity, grant: OnceLock::new(), given: OnceLock::new() }
+        Self { owner, id, since, bond, material, identity, grant: OnceLock::new(), over: Over::default(), given: OnceLock::new() }
     }
 }
 
@@ -308,7 +310,8 @@ impl Connections {
         Ok(connection.given.get_or_init(|| Arc::new(minted)).clone())
     }
 
-    /// Takes a connection away and returns it with what its issuer gave last. Waits for the disk.
+    /// Takes a connection away and returns it with what its issuer gave last, as it is stored: a renewal that is under way
+    /// may bring more. Waits for the disk.
     ///
     /// # Errors
     /// If the store cannot be read or written; then it is still there.
@@ -348,11 +351,9 @@ fn view(owner: &Owner, account: Arc<Account>, now: u64) -> View {
     View { owner: owner.clone(), since: connection.map_or(0, |c| c.since), state, account }
 }
 
-/// Takes away what a connection's grant has stored. What is left for want of a disk goes at the next start.
+/// Takes away what a connection's grant has stored, and lets it store no more: also what calls that hold it still begin. What is left for want of a disk goes at the next start.
 fn forget(store: &Sealed, connection: &Connection) {
-    if let Some(grant) = connection.begun() {
-        grant.end();
-    }
+    *lock(&connection.over) = true;
     if let Err(error) = store.remove(&store.name(CONSENTED, [connection.material.bytes()])) {
         tracing::warn!("what a connection to {} had could not be removed yet: {error}", connection.owner.resource);
     }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -361,7 +362,10 @@ impl Seat {
         if self.shelf.is_some() {
             let connection = call.account.as_deref().and_then(Connection::of);
             let connection = connection.ok_or_else(|| Error::Internal("a call names no account".into()))?;
-            let begin = |material: &Material, identity| Grant::begun(Some(CONSENTED), identity, material.clone(), life(), house.clone());
+            let begin = |material: &Material, identity, over| Grant {
+                over,
+                ..Grant::begun(Some(CONSENTED), identity, material.clone(), life(), house.clone())
+            };
             return Ok(Presents::Shared(connection.grant(begin)));
         }
         let Some(family) = &self.family else { return Ok(Presents::Shared(&self.grant)) };
@@ -490,6 +494,10 @@ pub struct Grant {
     /// Changes with each end of a fetch.
     ended: watch::Sender<u64>,
     memory: Mutex<Memory>,
+    /// How many fetches are under way.
+    running: AtomicUsize,
+    /// Whether what it belongs to is gone: then nothing is fetched for it and nothing of it is stored.
+    over: Over,
     house: Arc<House>,
 }
 
@@ -504,9 +512,10 @@ struct Memory {
     unsaved: Option<Minted>,
     /// Requests with a token that can be used once, whose answer never came.
     unknown: u32,
-    /// Nothing of it is stored any more.
-    over: bool,
 }
+
+/// Whether something is over. Held by whoever writes about it, so that nothing is written afterwards.
+pub type Over = Arc<Mutex<bool>>;
 
 impl Grant {
     fn begun(kind: Option<&'static str>, identity: Arc<str>, material: Material, life: Mutex<Life>, house: Arc<House>) -> Self {
@@ -518,6 +527,8 @@ impl Grant {
             current: ArcSwapOption::empty(),
             ended: watch::Sender::new(0),
             memory: Mutex::default(),
+            running: AtomicUsize::new(0),
+            over: Over::default(),
             house,
         }
     }
@@ -532,9 +543,23 @@ impl Grant {
         lock(&self.life).state(now)
     }
 
-    /// From now on nothing of it is stored: what is still under way for it has nobody to serve.
-    pub fn end(&self) {
-        lock(&self.memory).over = true;
+    /// Waits for a fetch that is under way, at most so long. Whether none is any more.
+    pub async fn quiet(&self, most: Duration) -> bool {
+        let mut ended = self.ended.subscribe();
+        let quiet = async {
+            while self.running.load(Ordering::SeqCst) > 0 {
+                if ended.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(most, quiet).await.is_ok()
+    }
+
+    /// What its issuer gave last, as far as this process has heard of it.
+    pub fn last(&self) -> Option<Minted> {
+        let memory = lock(&self.memory);
+        memory.unsaved.clone().or_else(|| memory.before.clone())
     }
 
     fn fresh(&self) -> Option<Arc<Token>> {
@@ -617,7 +642,13 @@ impl Grant {
     /// Begins the fetch that the machine has asked for.
     fn begin(self: &Arc<Self>, by: &Seat, whose: &Arc<Whose>) {
         let (source, whose) = (by.source.clone(), whose.clone());
-        let job = Job { grant: self.clone(), source, whose, by: by.resource.clone(), outcome: None };
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let mut job = Job { grant: self.clone(), source, whose, by: by.resource.clone(), outcome: None };
+        // Only after it is counted: whoever has ended it waits for those that did not see that.
+        if *lock(&self.over) {
+            job.outcome = Some(Err(gone()));
+            return drop(job);
+        }
         match self.house.background.get() {
             // A job that is not taken is dropped, and so has ended.
             Some(background) => drop(background.spawn(move || job.run())),
@@ -724,32 +755,45 @@ impl Grant {
 
     /// The intent to renew is on disk before the issuer hears of it.
     async fn journal(&self, source: &dyn Source, before: Option<&Minted>) -> Result<(), Failure> {
+        self.write(source, record::write(before, record::Stage::Renewing)).await.map_err(Failure::Own)
+    }
+
+    /// Stores a record of it, unless it is over: not even what was under way is written then.
+    async fn write(&self, source: &dyn Source, record: Zeroizing<Vec<u8>>) -> Result<(), Error> {
         let Some((store, name)) = self.place(source) else { return Ok(()) };
-        let record = record::write(before, record::Stage::Renewing);
-        blocking(move || store.write(&name, &record)).await.map_err(Failure::Own)
+        let over = self.over.clone();
+        let write = move || {
+            let over = lock(&over);
+            if *over { Ok(()) } else { store.write(&name, &record) }
+        };
+        blocking(write).await
     }
 
     /// Stores what the issuer gave, and only then lets it be used.
     async fn keep(&self, source: &dyn Source, minted: Minted) -> Result<Minted, Failure> {
-        if let Some((store, name)) = self.place(source) {
-            let record = record::write(Some(&minted), record::Stage::Settled);
-            if let Err(error) = blocking(move || store.write(&name, &record)).await {
-                if source.must_keep() {
-                    lock(&self.memory).unsaved = Some(minted);
-                    return Err(Failure::Own(error));
-                }
-                tracing::warn!("a token could not be stored, and is fetched anew after a restart: {}", error.cause());
+        if let Err(error) = self.write(source, record::write(Some(&minted), record::Stage::Settled)).await {
+            if source.must_keep() {
+                lock(&self.memory).unsaved = Some(minted);
+                return Err(Failure::Own(error));
             }
+            tracing::warn!("a token could not be stored, and is fetched anew after a restart: {}", error.cause());
         }
-        let mut memory = lock(&self.memory);
-        *memory = Memory { asked: true, before: Some(minted.clone()), unsaved: None, unknown: 0, over: memory.over };
+        *lock(&self.memory) = Memory { asked: true, before: Some(minted.clone()), unsaved: None, unknown: 0 };
         Ok(minted)
     }
 
     fn place(&self, source: &dyn Source) -> Option<(Arc<Sealed>, String)> {
-        let store = self.house.store.get().filter(|_| source.asks() && source.lasts() && !lock(&self.memory).over)?;
+        let store = self.house.store.get().filter(|_| source.asks() && source.lasts())?;
         Some((store.clone(), store.name(self.kind?, [self.material.bytes()])))
     }
+}
+
+fn gone() -> Failure {
+    Failure::Refused(Trouble {
+        detail: "The account was taken away.".into(),
+        hint: "Connect it again.".into(),
+        cause: "its connection was taken away or replaced".into(),
+    })
 }
 
 /// Without any way to renew, a token of which nobody has said when it ends serves until it is refused (ruling G9).
@@ -775,6 +819,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         let lost = || Err(Failure::Own(Error::Internal("a fetch of a token ended without a result".into())));
+        self.grant.running.fetch_sub(1, Ordering::SeqCst);
         self.grant.finish(&self.by, self.outcome.take().unwrap_or_else(lost));
     }
 }

@@ -4,6 +4,7 @@
 //! the code over.
 
 mod landing;
+mod page;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -14,6 +15,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use self::landing::{Landing, Outcome};
+use self::page::Page;
 use super::admin::Admin;
 use super::list::columns;
 use super::{Cli, fail, plan, print};
@@ -94,7 +96,8 @@ fn connect(cli: &Cli, admin: &Admin, resource: &str, args: &Args) -> Result<u8, 
     }
     let code = match landing {
         Some(landing) => {
-            open(&link);
+            // The page is there as long as somebody may look at it.
+            let _page = open(&link);
             match landing.wait(&session) {
                 Outcome::Code(code) => code,
                 Outcome::Error(code) => return Err(format!("nothing was connected: {code}")),
@@ -120,9 +123,8 @@ fn elsewhere(cli: &Cli, admin: &Admin, begun: &Value, args: &Args) -> Result<u8,
         eprintln!("Open on any device:\n\n  {uri}\n\nand type in:\n\n  {}\n", text(begun, "user_code"));
         eprintln!("The code is good until {}.", text(begun, "expires"));
     }
-    if !args.no_browser {
-        open(begun["verification_uri_complete"].as_str().unwrap_or(&uri));
-    }
+    let link = begun["verification_uri_complete"].as_str().unwrap_or(&uri);
+    let _page = if args.no_browser { None } else { open(link) };
     let path = format!("/api/connect-sessions/{}", text(begun, "session"));
     for _ in 0..ROUNDS {
         std::thread::sleep(PAUSE);
@@ -211,12 +213,13 @@ fn delete(cli: &Cli, admin: &Admin, resource: &str, args: &Args) -> Result<u8, S
     Ok(print(&format!("deleted: {resource} {name}{told}\n")))
 }
 
-/// Opens a browser, if there is one: the link stands on the screen anyway.
-fn open(link: &str) {
+/// Opens a browser, if there is one: the link stands on the screen anyway. Returns the page that leads it there.
+fn open(link: &str) -> Option<Page> {
+    let page = Page::to(link).inspect_err(|error| eprintln!("(no page could be written that leads a browser there: {error})")).ok()?;
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    // The address is one word to the program, whatever stands in it.
-    let opened = Command::new(program).arg(link).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let opened = Command::new(program).arg(page.file()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     if opened.is_err() {
         eprintln!("(no browser was found to open it)");
     }
+    Some(page)
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::session::New;
 use super::{Desk, START, blocking, lock};
@@ -18,6 +19,8 @@ use crate::secret::Secret;
 
 /// Longest address at which a browser lands.
 const RETURN_MAX: usize = 2048;
+/// How long a renewal may take that is under way for a connection which is taken away.
+const SETTLE: Duration = Duration::from_secs(20);
 /// Longest code that is looked at.
 const CODE_MAX: usize = 128;
 
@@ -155,10 +158,16 @@ impl Desk {
         };
         tracing::info!(resource, connection = &*account.name, "disconnected");
         let consent = snapshot.resources.get(resource).and_then(|resource| resource.consent.clone());
+        // What is under way for it may void what was stored: it is what comes of that which must be revoked.
+        let begun = Connection::of(&account).and_then(Connection::begun);
+        let (quiet, minted) = match begun {
+            Some(grant) => (grant.quiet(SETTLE).await, grant.last().or(minted)),
+            None => (true, minted),
+        };
         // Another issuer than the one that gave it must not see it.
         let tied = |bond| Connection::of(&account).is_some_and(|connection| connection.is_tied_by(bond));
         match (consent, minted) {
-            (Some(consenting), Some(minted)) if tied(&consenting.bond) => Ok(self.told(consenting.consent, minted).await),
+            (Some(consenting), Some(minted)) if tied(&consenting.bond) => Ok(self.told(consenting.consent, minted).await && quiet),
             _ => Ok(false),
         }
     }

@@ -248,13 +248,69 @@ fn connections_are_listed_and_deleted_and_the_issuer_is_told() {
     assert_eq!(stand.api("DELETE", "/api/connections/api/a%40b", &json!({})).status, 400);
 }
 
+#[test]
+fn a_deletion_waits_for_the_renewal_that_is_under_way_and_revokes_what_came_of_it() {
+    let go = Arc::new(AtomicBool::new(false));
+    let waits = go.clone();
+    let issuer = Issuer::answering(move |seen, number, stream| {
+        if seen.target() == "/revoke" {
+            return answer(stream, "200 OK", "", "");
+        }
+        if String::from_utf8_lossy(&seen.body).contains("grant_type=refresh_token") {
+            eventually(|| waits.load(Ordering::SeqCst).then_some(()));
+        }
+        let mut given = given(number);
+        given["expires_in"] = 1.into();
+        json_answer(stream, &given)
+    });
+    let revoke = format!("revoke_url: \"{}/revoke\"", issuer.server.url());
+    let stand = Stand::with(&revoke, "", "", issuer);
+    stand.connect(json!({ "resource": "api", "return_url": LANDING }));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::scope(|scope| {
+        scope.spawn(|| stand.gateway.get("/r/api/x"));
+        assert!(eventually(|| (stand.issuer.requests() == 2).then_some(())).is_some());
+        let deleted = scope.spawn(|| stand.api("DELETE", "/api/connections/api/default", &json!({})));
+        assert!(eventually(|| stand.connections().is_empty().then_some(())).is_some());
+        assert_eq!(stand.issuer.requests(), 2, "something was revoked before it was known what");
+        go.store(true, Ordering::SeqCst);
+        assert_eq!(deleted.join().unwrap().json()["revoked"], true);
+    });
+    let told = decoded(&String::from_utf8_lossy(&stand.issuer.server.last().body));
+    assert!(told.contains(&("token".into(), "refresh-2".into())), "{told:?}");
+}
+
+#[test]
+fn a_reload_gives_a_connection_that_was_refused_one_more_try() {
+    let refusing = Arc::new(AtomicBool::new(true));
+    let refuses = refusing.clone();
+    let issuer = Issuer::answering(move |seen, number, stream| {
+        if String::from_utf8_lossy(&seen.body).contains("grant_type=refresh_token") && refuses.load(Ordering::SeqCst) {
+            return answer(stream, "400 Bad Request", "Content-Type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
+        }
+        let mut given = given(number);
+        given["expires_in"] = if number == 1 { 1.into() } else { 3600.into() };
+        json_answer(stream, &given)
+    });
+    let stand = Stand::with("", "", "", issuer);
+    stand.connect(json!({ "resource": "api", "return_url": LANDING }));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert!(eventually(|| (stand.gateway.get("/r/api/x").status == 424).then_some(())).is_some());
+    refusing.store(false, Ordering::SeqCst);
+    assert_eq!(stand.gateway.get("/r/api/x").status, 424, "nobody has mended anything yet");
+    stand.reconfigure("client_id: id\n", "client_id: id\n        client_auth: post\n");
+    assert_eq!(stand.gateway.get("/r/api/x").status, 200);
+}
+
 /// Runs a command beside the gateway. Its browser writes the link that it is to open into a file.
 fn command(stand: &Stand, arguments: &[&str], input: &str) -> std::process::Child {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = stand.gateway.folder.path().join("bin");
     std::fs::create_dir_all(&folder).unwrap();
     let script = folder.join("xdg-open");
-    std::fs::write(&script, format!("#!/bin/sh\nprintf %s \"$1\" > {0}/link.new && mv {0}/link.new {0}/link\n", folder.display())).unwrap();
+    // The page that it is to open, for whose eyes that is, and the link on it.
+    let looks = "cat \"$1\" > page && stat -c '%a %n' \"$1\" \"$(dirname \"$1\")\" > modes && sed -n 's/.*href=\"\\([^\"]*\\)\".*/\\1/p' page > link.new && mv link.new link";
+    std::fs::write(&script, format!("#!/bin/sh\ncd {} && {looks}\n", folder.display())).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::write(folder.join("input"), input).unwrap();
     let path = format!("{}:{}", folder.display(), variable("PATH").unwrap_or_default());
@@ -270,7 +326,11 @@ fn the_command_opens_a_browser_which_lands_at_it() {
     let stand = Stand::new("", "");
     let child = command(&stand, &["connect", "api"], "");
     let file = stand.gateway.folder.path().join("bin/link");
-    let link = eventually(|| std::fs::read_to_string(&file).ok()).expect("no browser was opened");
+    let link = eventually(|| std::fs::read_to_string(&file).ok()).expect("no browser was opened").trim().to_owned();
+    // What stands in a command line is seen by every user of the machine: there only is a file, which others cannot read.
+    let modes = std::fs::read_to_string(stand.gateway.folder.path().join("bin/modes")).unwrap();
+    let modes: Vec<(&str, &str)> = modes.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!([modes[0].0, modes[1].0], ["600", "700"], "{modes:?}");
     let mut browser = Browser::new();
     let reply = stand.consent(&mut browser, &link);
     let place = reply.field("location").unwrap().to_owned();
@@ -281,6 +341,7 @@ fn the_command_opens_a_browser_which_lands_at_it() {
     assert!(page.text().contains("close this page"), "{}", page.text());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).trim()), (Some(0), "connected: api default"));
+    assert!(!std::path::Path::new(modes[1].1).exists(), "the file is left behind");
     assert_eq!(stand.gateway.get("/r/api/x").status, 200);
     let listed = command(&stand, &["connect", "--list", "--json"], "").wait_with_output().unwrap();
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();

@@ -324,6 +324,55 @@ fn a_dead_token_in_the_store_is_renewed_by_its_refresh_token() {
 }
 
 #[test]
+fn a_connection_that_is_gone_has_nothing_fetched_and_nothing_stored_any_more() {
+    let disk = Disk::default();
+    let (release, held) = oneshot::channel();
+    let store = disk.sealed();
+    let stand = Stand::new(keeping([Answer::Held(held)]), Some(store.clone()));
+    let owner = crate::auth::connection::Owner { environment: "".into(), resource: "api".into() };
+    let shelf = stand.tokens.connections().shelf(&owner);
+    let seat = stand.tokens.seat(NewSeat {
+        resource: "api".into(),
+        scheme: "test",
+        material: Material::of([&b"one"[..]]),
+        identity: "f1".into(),
+        renew_before: None,
+        source: stand.issuer.clone(),
+        shelf: Some(shelf),
+        reads: Reads::default(),
+    });
+    let account = |name: &str| {
+        let bond = crate::auth::bond::Bond::stored("b");
+        let new = crate::auth::connection::New { owner: owner.clone(), name: name.into(), client: None, vars: Default::default(), bond };
+        let dead = Minted { refresh: Some(Secret::new("r1".into())), ..Minted::default() };
+        stand.tokens.connections().put(new, &dead, T).unwrap()
+    };
+    // One whose renewal is under way, and one that a call has found and not yet asked for.
+    let (under_way, found) = (account("a"), account("b"));
+    let ask = |account: &Arc<crate::call::Account>| {
+        let mut call = call("/");
+        call.account = Some(account.clone());
+        stand.runtime.block_on(async { seat.token(&call).await.map(|token| token.access().to_owned()) })
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| ask(&under_way));
+        while stand.requests() == 0 {
+            std::thread::yield_now();
+        }
+        for name in ["a", "b"] {
+            assert!(stand.tokens.connections().remove(&owner, name).unwrap().is_some());
+        }
+        release.send(()).unwrap();
+        assert_eq!(first.join().unwrap().unwrap(), "token-1");
+    });
+    let grant = Connection::of(&under_way).unwrap().begun().unwrap();
+    assert!(stand.runtime.block_on(grant.quiet(Duration::from_secs(60))));
+    assert_eq!(grant.last().unwrap().access.unwrap().expose(), "token-1", "what is to be revoked is what came last");
+    assert!(matches!(ask(&found), Err(Error::CredentialRefused(_))));
+    assert_eq!((stand.requests(), store.names().unwrap()), (1, Vec::new()));
+}
+
+#[test]
 fn the_issuer_is_not_asked_while_the_intent_cannot_be_journalled() {
     let disk = Disk::default();
     let stand = Stand::new(keeping([Answer::Mint(Some("r1"))]), Some(disk.sealed()));
