@@ -52,6 +52,11 @@ pub trait Source: std::fmt::Debug + Send + Sync {
     /// Fetches a token. It bounds its own time.
     fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a>;
 
+    /// As [`Source::fetch`], where what has been given already can be kept before the rest is there.
+    fn fetch_in_parts<'a>(&'a self, ask: Ask<'a>, _: Part<'a>) -> Fetching<'a> {
+        self.fetch(ask)
+    }
+
     /// Whether it asks an issuer at all: what is made here is neither counted nor stored.
     fn asks(&self) -> bool {
         true
@@ -70,6 +75,27 @@ pub trait Source: std::fmt::Debug + Send + Sync {
     /// Whether it can have another token after this one without a person.
     fn renews(&self, _minted: &Minted) -> bool {
         true
+    }
+}
+
+/// Where a source leaves what must not be lost if the rest of a fetch fails: what renews may be spent, and its successor
+/// known to nobody else (ruling E26).
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    grant: &'a Grant,
+    source: &'a dyn Source,
+}
+
+impl Part<'_> {
+    /// Has the next fetch go on from this, also after a restart. Nothing of it is presented.
+    pub async fn keep(&self, minted: Minted) {
+        if let Some((store, name)) = self.grant.place(self.source) {
+            let record = record::write(Some(&minted), record::Stage::Renewing);
+            if let Err(error) = blocking(move || store.write(&name, &record)).await {
+                tracing::warn!("a part of a login could not be stored, and would be lost by a restart: {}", error.cause());
+            }
+        }
+        lock(&self.grant.memory).before = Some(minted);
     }
 }
 
@@ -702,7 +728,8 @@ impl Grant {
         if source.must_keep() && before.as_ref().is_none_or(|before| source.renews(before)) {
             self.journal(source, before.as_ref()).await?;
         }
-        let outcome = source.fetch(Ask { before: before.as_ref(), whose, clock: &self.house.clock }).await;
+        let ask = Ask { before: before.as_ref(), whose, clock: &self.house.clock };
+        let outcome = source.fetch_in_parts(ask, Part { grant: self, source }).await;
         if source.asks() {
             let result = match &outcome {
                 Ok(_) => "ok",

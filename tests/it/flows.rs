@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -333,7 +333,7 @@ fn a_login_may_be_signed_by_an_expression() {
 fn a_renewal_begins_where_it_is_told_and_falls_back_to_all_steps_once() {
     let valid = Arc::new(AtomicU32::new(0));
     let (issue, check) = (valid.clone(), valid.clone());
-    let refuse_refresh = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let refuse_refresh = Arc::new(AtomicBool::new(false));
     let refusing = refuse_refresh.clone();
     let site = Site::new(
         move |seen, number, stream| {
@@ -369,6 +369,63 @@ apply: { headers: { Authorization: "{{ captured.tenant }} {{ captured.token }}" 
     assert_eq!((reply.status, reply.code().as_str()), (503, "issuer-unavailable"), "{}", reply.text());
     let login = format!("/login {}", json!({ "p": PASSWORD }));
     assert_eq!(targets()[3..], ["/login/refresh r=refresh-3".to_owned(), login, "/login/refresh r=refresh-5".to_owned()]);
+}
+
+#[test]
+fn a_rotated_refresh_token_outlives_the_steps_that_fail_behind_it_and_a_restart() {
+    // `lacking`: the renewal itself answers without its token; else the step behind it fails.
+    for (lacking, restart) in [(false, false), (true, false), (false, true)] {
+        let (failing, spent, valid) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
+        let (fails, replayed, current) = (failing.clone(), spent.clone(), valid.clone());
+        let site = Site::new(
+            move |seen, number, stream| match seen.target() {
+                // One code, one login.
+                "/login" if number > 1 => answer(stream, "500 Oops", "", ""),
+                "/login" => {
+                    current.store(1, Ordering::SeqCst);
+                    json_answer(stream, &json!({ "refresh": 1, "tenant": "t" }))
+                }
+                "/login/renew" => {
+                    if seen.body != format!("r={}", current.load(Ordering::SeqCst)).into_bytes() {
+                        replayed.fetch_add(1, Ordering::SeqCst);
+                        return answer(stream, "401 Unauthorized", "", "");
+                    }
+                    let next = current.fetch_add(1, Ordering::SeqCst) + 1;
+                    let lacks = lacking && fails.load(Ordering::SeqCst);
+                    json_answer(stream, &if lacks { json!({ "refresh": next }) } else { json!({ "token": "k", "refresh": next }) })
+                }
+                _ if fails.load(Ordering::SeqCst) => answer(stream, "503 Service Unavailable", "", ""),
+                _ => json_answer(stream, &json!({ "session": format!("s-{number}") })),
+            },
+            |seen, stream| {
+                let good = seen.target() != "/dead";
+                answer(stream, if good { "200 OK" } else { "401 Unauthorized" }, "", "")
+            },
+        );
+        let flow = r#"steps:
+  - { name: login, method: POST, url: "{{ base }}/login", json: { p: "{{ secrets.pass }}" }, capture: { refresh: json.refresh, tenant: json.tenant } }
+  - { name: renew, method: POST, url: "{{ base }}/login/renew", form: { r: "{{ captured.refresh }}" }, capture: { token: json.token, refresh: json.refresh } }
+  - { name: session, method: POST, url: "{{ base }}/login/session", form: { k: "{{ captured.token }}" }, capture: { session: json.session } }
+refresh: { from: renew }
+apply: { headers: { Authorization: "{{ captured.tenant }} {{ captured.session }}" } }"#;
+        let mut gateway = gateway(&format!("{}store: {{ file: {{ path: ./data }} }}\n", config(&site.server.url(), flow, "")));
+        assert_eq!(gateway.get("/r/api/x").status, 200);
+        failing.store(true, Ordering::SeqCst);
+        let reply = gateway.get("/r/api/dead");
+        assert!([401, 503].contains(&reply.status), "{}", reply.text());
+        // The renewal, what failed of it, and the login that is not to be had again.
+        assert!(eventually(|| (valid.load(Ordering::SeqCst) == 3 && site.logins() >= 5).then_some(())).is_some());
+        if restart {
+            gateway.signal("KILL");
+            gateway.wait();
+            gateway.again();
+        }
+        failing.store(false, Ordering::SeqCst);
+        let served = eventually(|| Some(gateway.get("/r/api/x")).filter(|reply| reply.status == 200));
+        assert!(served.is_some(), "{lacking} {restart}");
+        assert_eq!(spent.load(Ordering::SeqCst), 0, "a spent token was sent again ({lacking}, {restart})");
+        assert!(site.calls().last().unwrap().field("authorization").unwrap().starts_with("t s-"));
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::step::Step;
 use super::told::{Fault, Teller};
 use crate::auth::captured::{Captured, Held};
 use crate::auth::expiry;
-use crate::auth::grant::{Ask, Fetching, Seat, Source};
+use crate::auth::grant::{Ask, Fetching, Part, Seat, Source};
 use crate::auth::jar::Jar;
 use crate::auth::token::{Failure, Minted, Token};
 use crate::call::Occasion;
@@ -85,7 +85,14 @@ struct State {
 impl Source for Run {
     fn fetch<'a>(&'a self, ask: Ask<'a>) -> Fetching<'a> {
         Box::pin(async move {
-            let ended = tokio::time::timeout(RUN_TIME, self.run(ask)).await;
+            let ended = tokio::time::timeout(RUN_TIME, self.run(ask, None)).await;
+            ended.unwrap_or_else(|_| Err(WHOLE.endless(RUN_TIME)))
+        })
+    }
+
+    fn fetch_in_parts<'a>(&'a self, ask: Ask<'a>, part: Part<'a>) -> Fetching<'a> {
+        Box::pin(async move {
+            let ended = tokio::time::timeout(RUN_TIME, self.run(ask, Some(part).filter(|_| self.must_keep))).await;
             ended.unwrap_or_else(|_| Err(WHOLE.endless(RUN_TIME)))
         })
     }
@@ -96,24 +103,31 @@ impl Source for Run {
 }
 
 impl Run {
-    async fn run(&self, ask: Ask<'_>) -> Result<Minted, Failure> {
+    async fn run(&self, ask: Ask<'_>, part: Option<Part<'_>>) -> Result<Minted, Failure> {
         if let (Some(from), Some(before)) = (self.refresh, ask.before.filter(|before| !before.captured.is_empty())) {
-            match self.from(from, State::of(before), ask).await {
+            let state = State::of(before);
+            let progress = part.map(|part| Progress { part, before, kept: state.captured.clone() });
+            match self.from(from, state, ask, progress).await {
                 Ok(minted) => return Ok(minted),
                 // Nobody has answered: the beginning would fare no better.
                 Err(fault) if !fault.answered => return Err(fault.failure),
                 Err(fault) => tracing::debug!("a renewal failed, so all steps are run: {}", fault.failure.cause()),
             }
         }
-        self.from(0, State::default(), ask).await.map_err(|fault| fault.failure)
+        self.from(0, State::default(), ask, None).await.map_err(|fault| fault.failure)
     }
 
-    async fn from(&self, first: usize, mut state: State, ask: Ask<'_>) -> Result<Minted, Fault> {
+    async fn from(&self, first: usize, mut state: State, ask: Ask<'_>, mut progress: Option<Progress<'_>>) -> Result<Minted, Fault> {
         let asked = ask.clock.millis();
         let mut at = first;
         let mut renewed = false;
         while let Some(deed) = self.deeds.get(at) {
-            match self.deed(at, deed, &mut state, ask).await {
+            let done = self.deed(at, deed, &mut state, ask).await;
+            // What the last step brings is kept as a whole.
+            if let Some(progress) = progress.as_mut().filter(|_| done.is_err() || at + 1 < self.deeds.len()) {
+                progress.keep(&state).await;
+            }
+            match done {
                 Ok(()) => at += 1,
                 // The token of a grant may have been voided before its end: with another one it is tried once more.
                 Err(Turned::Down(fault)) => match &state.granted {
@@ -126,7 +140,11 @@ impl Run {
                 Err(Turned::Wrong(fault)) => return Err(fault),
             }
         }
-        self.minted(state, asked, ask)
+        let minted = self.minted(&state, asked, ask);
+        if let Some(progress) = progress.as_mut().filter(|_| minted.is_err()) {
+            progress.keep(&state).await;
+        }
+        minted
     }
 
     fn renews(&self, grant: usize, token: &Token) -> bool {
@@ -165,25 +183,21 @@ impl Run {
     }
 
     /// The result: what was captured, how long it holds, and whether it can be presented at all.
-    fn minted(&self, state: State, asked: u64, ask: Ask<'_>) -> Result<Minted, Fault> {
-        let State { mut captured, jar, skew, .. } = state;
+    fn minted(&self, state: &State, asked: u64, ask: Ask<'_>) -> Result<Minted, Fault> {
+        let State { captured, skew, .. } = state;
         let occasion = Occasion::new(ask.clock.clone());
         let value = captured.value();
         let facts = Facts { settings: &self.settings, captured: &value, occasion: &occasion, whose: ask.whose, answer: None };
         let shown = self.apply.captures().filter_map(|name| captured.get(name));
         let shown: Vec<Secret> = shown.filter(|held| matches!(held, Held::Text(_))).map(|held| held.secret().clone()).collect();
-        let here = |moment: u64| moment.saturating_add_signed(-skew);
+        let here = |moment: u64| moment.saturating_add_signed(-*skew);
         let expires = match self.lasts.end(&facts, asked, here).map_err(|why| WHOLE.unsendable(why))? {
             Some(said) => said,
             None => shown.iter().find_map(|text| expiry::of_jwt(text.expose())).map(here),
         };
-        self.apply.judge(&captured, ask.whose, ask.clock).map_err(|why| WHOLE.unsendable(why))?;
+        self.apply.judge(captured, ask.whose, ask.clock).map_err(|why| WHOLE.unsendable(why))?;
         let access = shown.into_iter().next().unwrap_or_else(|| Secret::new("-".into()));
-        if !jar.is_empty() {
-            // Too many cookies to keep are no reason to have no login: they go from step to step of this run.
-            let _ = captured.insert(COOKIES, Held::Json(Secret::new(jar.to_record().to_string())));
-        }
-        Ok(Minted { access: Some(access), captured, obtained: asked, expires, ..Minted::default() })
+        Ok(Minted { access: Some(access), captured: state.left(), obtained: asked, expires, ..Minted::default() })
     }
 }
 
@@ -208,6 +222,35 @@ impl State {
         let cookies = captured.get(COOKIES).and_then(|held| serde_json::from_str(held.secret().expose()).ok());
         captured.remove(COOKIES);
         Self { captured, jar: cookies.map(|record: Json| Jar::of_record(&record)).unwrap_or_default(), ..Self::default() }
+    }
+
+    /// What it leaves to the next run.
+    fn left(&self) -> Captured {
+        let mut captured = self.captured.clone();
+        if !self.jar.is_empty() {
+            // Too many cookies to keep are no reason to have no login: they go from step to step of this run.
+            let _ = captured.insert(COOKIES, Held::Json(Secret::new(self.jar.to_record().to_string())));
+        }
+        captured
+    }
+}
+
+/// A renewal under way, of which nothing may be lost that has taken the place of something before: it may be spent.
+struct Progress<'a> {
+    part: Part<'a>,
+    before: &'a Minted,
+    /// What would be there if the rest failed.
+    kept: Captured,
+}
+
+impl Progress<'_> {
+    /// Keeps what there is now, if a value that was there before has been replaced.
+    async fn keep(&mut self, state: &State) {
+        if self.kept.iter().all(|(name, held)| state.captured.get(name) == Some(held)) {
+            return;
+        }
+        self.kept = state.captured.clone();
+        self.part.keep(Minted { access: None, captured: state.left(), ..self.before.clone() }).await;
     }
 }
 

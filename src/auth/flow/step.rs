@@ -101,7 +101,8 @@ impl Step {
         draft.send(teller, line, jar, ANSWER_MAX, now).await.map(|(response, _)| response)
     }
 
-    /// Judges the answer and keeps what is captured of it.
+    /// Judges the answer and keeps what is captured of it: all that is there, also where something is missing, as it may have
+    /// taken the place of what is spent.
     ///
     /// # Errors
     /// What is wrong with the answer.
@@ -109,22 +110,29 @@ impl Step {
         let teller = self.teller();
         self.expect.judge(teller, response, facts)?;
         let answer = Answer::new(response.headers(), response.body());
+        let mut wrong = None;
         for (name, path) in &self.capture {
             let found = path.find(&answer);
             if found.as_ref().is_some_and(|value| value.is_object() || value.is_array()) {
-                return Err(teller.unfit(response, format_args!("holds more than one value for `capture.{name}`: an object or a list")));
+                let fault = || teller.unfit(response, format_args!("holds more than one value for `capture.{name}`: an object or a list"));
+                wrong.get_or_insert_with(fault);
+                continue;
             }
             // An empty text is as good as none: it would only fail later, and less plainly.
             let held = found.as_ref().and_then(Held::of).filter(|held| !held.secret().is_empty());
-            match held {
-                Some(held) => captured
-                    .insert(name, held)
-                    .map_err(|full| teller.useless(response, format_args!("holds too much for `capture.{name}`: {}", full.0)))?,
+            match held.map(|held| captured.insert(name, held)) {
+                Some(Ok(())) => {}
+                Some(Err(full)) => {
+                    let fault = || teller.useless(response, format_args!("holds too much for `capture.{name}`: {}", full.0));
+                    wrong.get_or_insert_with(fault);
+                }
                 None if self.optional.contains(name) => {}
-                None => return Err(teller.unfit(response, format_args!("holds nothing for `capture.{name}`"))),
+                None => {
+                    wrong.get_or_insert_with(|| teller.unfit(response, format_args!("holds nothing for `capture.{name}`")));
+                }
             }
         }
-        Ok(())
+        wrong.map_or(Ok(()), Err)
     }
 }
 
