@@ -367,6 +367,41 @@ fn a_session_that_an_upstream_never_takes_is_no_login_and_is_refused_after_three
 }
 
 #[test]
+fn a_caller_without_rights_keeps_no_dead_session_alive_for_others() {
+    let valid = Arc::<AtomicU32>::default();
+    let (given, current) = (valid.clone(), valid.clone());
+    let site = Site::new(
+        move |_, number, stream| {
+            given.store(number, Ordering::SeqCst);
+            let_in(number, stream)
+        },
+        move |seen, stream| {
+            let sid = format!("sid=s-{}", current.load(Ordering::SeqCst));
+            let good = seen.field("cookie").unwrap_or_default().split("; ").any(|cookie| cookie == sid) && !seen.target().contains("admin");
+            answer(stream, if good { "200 OK" } else { "401 Unauthorized" }, "", "")
+        },
+    );
+    let gateway = gateway(&config(&site.server.url(), "", EXPIRED));
+    assert_eq!(gateway.get("/r/site/data").status, 200);
+    for path in ["/data", "/never/asked", "/api/v1/data"] {
+        // The note of the renewal in vain is fresh, whatever the machine's load, as its time doubles.
+        assert_eq!(gateway.get("/r/site/admin").status, 401);
+        assert_eq!(gateway.get("/r/site/api/v1/admin").status, 401);
+        assert_eq!(gateway.get("/r/site/api/v1/data").status, 200);
+        valid.store(0, Ordering::SeqCst);
+        assert_eq!(gateway.get("/r/site/admin").status, 401);
+        assert_eq!(gateway.get(&format!("/r/site{path}")).status, 200, "{path}");
+    }
+    let before = site.posts();
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/r/site/admin").status, 401);
+        assert_eq!(gateway.get("/r/site/api/v1/admin").status, 401);
+        assert_eq!(gateway.get("/r/site/data").status, 200);
+    }
+    assert!(site.posts() - before <= 10, "{} logins for forty calls without rights", site.posts() - before);
+}
+
+#[test]
 fn a_session_id_that_an_answer_repeats_is_masked_in_heads() {
     let site = Site::new(
         |_, _, stream| answer(stream, "302 Found", "Location: /home\r\nSet-Cookie: sid=a-long-session-id-of-the-upstream; Path=/\r\n", ""),

@@ -2,6 +2,7 @@
 //! sets, replaces and removes them, go back where they belong, and never reach a caller. A session that has ended, by its
 //! cookies or by what the upstream answers, is begun anew, once for all who wait.
 
+mod futile;
 mod login;
 mod page;
 
@@ -25,14 +26,8 @@ use crate::error::Error;
 use crate::expr::Condition;
 use crate::net::Origin;
 use crate::tree::{Fields, Node, Problems};
+use futile::{Futile, Place, Served};
 use login::Login;
-
-/// Kinds of answers whose renewals in vain are remembered.
-const FUTILE_MAX: usize = 16;
-/// How long such a kind of answer is not believed after the first renewal in vain, in milliseconds; it doubles.
-const FUTILE_WAIT: u64 = 1_000;
-/// The most.
-const FUTILE_MOST: u64 = 60_000;
 
 /// The scheme.
 #[derive(Debug)]
@@ -43,8 +38,10 @@ struct Session {
     /// Whether the upstream looks where a changing request comes from.
     guarded: bool,
     origin: Origin,
+    /// The base path without its trailing slash.
+    base_path: String,
     clock: Clock,
-    futile: Mutex<Vec<Futile>>,
+    futile: Mutex<Futile>,
 }
 
 /// `csrf_header`: a header that repeats a cookie (ruling B26).
@@ -52,15 +49,6 @@ struct Session {
 pub struct CsrfHeader {
     name: HeaderName,
     cookie: String,
-}
-
-/// Answers of one kind to which a new session has made no difference.
-#[derive(Clone, Copy, Debug)]
-struct Futile {
-    status: StatusCode,
-    changing: bool,
-    times: u32,
-    until: u64,
 }
 
 /// Reads `{ login, csrf_header, expired }`.
@@ -105,7 +93,8 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
         reads: flow::reads(node, &["expired"], reader),
     });
     let (origin, clock) = (context.origin.clone(), context.tokens.clock().clone());
-    Some(Box::new(Session { seat, ended, csrf, guarded, origin, clock, futile: Mutex::default() }))
+    let base_path = context.base_path.trim_end_matches('/').to_owned();
+    Some(Box::new(Session { seat, ended, csrf, guarded, origin, base_path, clock, futile: Mutex::default() }))
 }
 
 fn csrf_header(node: &Node, problems: &Problems) -> Option<CsrfHeader> {
@@ -120,9 +109,15 @@ fn csrf_header(node: &Node, problems: &Problems) -> Option<CsrfHeader> {
     Some(CsrfHeader { name: name?, cookie: cookie? })
 }
 
-/// The cookies of a session as they stand: they live with its token, and every seat of the grant sees the same.
-fn jar(token: &Token) -> Arc<Mutex<Jar>> {
-    token.beside(|minted| Mutex::new(login::jar_of(minted)))
+/// A session as it stands: it lives with its token, and every seat of the grant sees the same.
+#[derive(Debug)]
+struct Live {
+    jar: Mutex<Jar>,
+    served: Mutex<Served>,
+}
+
+fn live(token: &Token) -> Arc<Live> {
+    token.beside(|minted| Live { jar: Mutex::new(login::jar_of(minted)), served: Mutex::default() })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -161,8 +156,8 @@ impl Session {
     /// The cookies of the session that belong to this place, and the header that repeats one.
     fn put_cookies(&self, call: &mut Call, token: &Token) -> Result<(), Error> {
         let now = self.clock.millis();
-        let live = jar(token);
-        let cookies = lock(&live);
+        let live = live(token);
+        let cookies = lock(&live.jar);
         // Where a redirect was followed to, cookies go by their own rules.
         let origin = call.origin.as_deref().unwrap_or(&self.origin).clone();
         for (name, value) in cookies.pairs(&origin, call.target.path(), now) {
@@ -183,30 +178,15 @@ impl Session {
     fn take(&self, call: &Call, token: &Token, answer: &mut Response<Body>) {
         if answer.headers().contains_key(SET_COOKIE) {
             let origin = call.origin.as_deref().unwrap_or(&self.origin);
-            lock(&jar(token)).take(answer.headers(), origin, call.target.path(), self.clock.millis());
+            lock(&live(token).jar).take(answer.headers(), origin, call.target.path(), self.clock.millis());
             answer.headers_mut().remove(SET_COOKIE);
         }
     }
 
-    /// Whether an answer of this kind was no matter of the session lately: a refusal that a new session does not turn, as for
-    /// a missing CSRF token, must not make the gateway log in again and again.
-    fn is_futile(&self, status: StatusCode, changing: bool) -> bool {
-        let now = self.clock.millis();
-        lock(&self.futile).iter().any(|f| (f.status, f.changing) == (status, changing) && now < f.until)
-    }
-
-    fn note_futile(&self, status: StatusCode, changing: bool) {
-        let now = self.clock.millis();
-        let mut all = lock(&self.futile);
-        let before = all.iter().find(|f| (f.status, f.changing) == (status, changing)).copied();
-        // What was long ago says nothing about today.
-        let times = before.filter(|f| now < f.until.saturating_add(FUTILE_MOST)).map_or(0, |f| f.times).saturating_add(1);
-        let until = now + FUTILE_WAIT.saturating_mul(1 << times.min(10)).min(FUTILE_MOST);
-        all.retain(|f| (f.status, f.changing) != (status, changing));
-        if all.len() == FUTILE_MAX {
-            all.remove(0);
-        }
-        all.push(Futile { status, changing, times, until });
+    /// What a request asks for, told from its path below the base URL.
+    fn place(&self, call: &Call) -> Place {
+        let path = call.target.path();
+        Place::of(path.strip_prefix(self.base_path.as_str()).unwrap_or(path), changes(&call.method))
     }
 }
 
@@ -260,17 +240,25 @@ impl Scheme for Session {
                 if status.is_success() || status.is_redirection() {
                     token.accept();
                 }
+                if status.is_success() {
+                    lock(&live(&token).served).note(self.place(attempt.call));
+                }
                 return Ok(Renewal::Stands);
             }
-            let changing = changes(&attempt.call.method);
+            let (place, now) = (self.place(attempt.call), self.clock.millis());
             if attempt.second {
-                self.note_futile(status, changing);
+                lock(&self.futile).note(status, place, token.generation, now);
                 return Ok(Renewal::Stands);
             }
-            if self.is_futile(status, changing) {
+            let served = lock(&live(&token).served).has(place);
+            if lock(&self.futile).stands(status, place, served, token.generation, now) {
                 return Ok(Renewal::Stands);
             }
             let worthwhile = self.seat.end(&token, attempt.call);
+            if worthwhile && !attempt.again {
+                // Nobody will learn whether the new session makes a difference: until it is let in there, it does not.
+                lock(&self.futile).note(status, place, token.generation + 1, now);
+            }
             Ok(if worthwhile && attempt.again { Renewal::Again } else { Renewal::Stands })
         }))
     }
