@@ -56,9 +56,9 @@ impl Jar {
         fit.iter().map(|c| (c.name.as_str(), &c.value)).collect()
     }
 
-    /// The value of the youngest living cookie of this name.
-    pub fn value(&self, name: &str, now: u64) -> Option<&Secret> {
-        self.0.iter().rfind(|c| c.name == name && c.is_alive(now)).map(|c| &c.value)
+    /// The value of the cookie of this name that goes there, of several that of the closest path, which stands first.
+    pub fn value(&self, name: &str, origin: &Origin, path: &str, now: u64) -> Option<&Secret> {
+        self.pairs(origin, path, now).into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
     /// When the first of these ends, in milliseconds since 1970, where any says so.
@@ -298,6 +298,15 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_that_of_the_cookie_that_goes_along() {
+        let jar = jar("https://api.example", "/", &["t=deep; Path=/deep", "t=root; Path=/", "t=other; Path=/other"]);
+        let value = |url: &str, path: &str| jar.value("t", &origin(url), path, NOW).map(|value| value.expose().to_owned());
+        assert_eq!(value("https://api.example", "/x").as_deref(), Some("root"));
+        assert_eq!(value("https://api.example", "/deep/x").as_deref(), Some("deep"));
+        assert_eq!(value("https://elsewhere.example", "/x"), None);
+    }
+
+    #[test]
     fn their_end_is_read_in_every_form() {
         for (set, alive) in [
             ("a=1; Max-Age=10", true),
@@ -328,7 +337,8 @@ mod tests {
         let many: Vec<String> = (0..100).map(|n| format!("c{n}=x")).collect();
         let jar = jar("https://api.example", "/", &many.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(jar.0.len(), COOKIES_MAX);
-        assert!(jar.value("c99", NOW).is_some() && jar.value("c0", NOW).is_none());
+        let there = |name: &str| jar.value(name, &origin("https://api.example"), "/", NOW).is_some();
+        assert!(there("c99") && !there("c0"));
         assert!(self::jar("https://api.example", "/", &[&format!("a={}", "x".repeat(COOKIE_MAX))]).is_empty());
     }
 

@@ -229,7 +229,9 @@ fn later_answers_replace_and_remove_cookies_and_no_caller_sees_any() {
         |_, number, stream| let_in(number, stream),
         |seen, stream| {
             let fields = match seen.target() {
-                "/slide" => "Set-Cookie: sid=s-slid; Path=/\r\nSet-Cookie: csrftoken=t-3; Path=/\r\nSet-Cookie: extra=1; Path=/deep\r\n",
+                "/slide" => {
+                    "Set-Cookie: sid=s-slid; Path=/\r\nSet-Cookie: csrftoken=t-3; Path=/\r\nSet-Cookie: extra=1; Path=/deep\r\nSet-Cookie: csrftoken=t-deep; Path=/deep\r\n"
+                }
                 "/drop" => "Set-Cookie: extra=; Path=/deep; Max-Age=0\r\n",
                 _ => "",
             };
@@ -248,9 +250,12 @@ fn later_answers_replace_and_remove_cookies_and_no_caller_sees_any() {
     };
     let set = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(cookies("/a"), set(&["sid=s-1", "csrftoken=t-2"]));
-    assert_eq!(cookies("/deep/a"), set(&["sid=s-slid", "csrftoken=t-3", "extra=1"]));
+    assert_eq!(cookies("/deep/a"), set(&["sid=s-slid", "csrftoken=t-deep", "csrftoken=t-3", "extra=1"]));
+    // The header repeats the cookie that goes along, and of two that of the closest path, which stands first.
+    let token = |path: &str| site.calls().iter().find(|seen| seen.target() == path).unwrap().field("x-csrftoken").map(str::to_owned);
+    assert_eq!((token("/deep/a").as_deref(), token("/drop").as_deref()), (Some("t-deep"), Some("t-3")));
     assert_eq!(cookies("/drop"), set(&["sid=s-slid", "csrftoken=t-3"]));
-    assert_eq!(cookies("/deep/b"), set(&["sid=s-slid", "csrftoken=t-3"]));
+    assert_eq!(cookies("/deep/b"), set(&["sid=s-slid", "csrftoken=t-deep", "csrftoken=t-3"]));
     assert_eq!(site.posts(), 1);
 }
 

@@ -121,7 +121,8 @@ impl Login {
             come_from(&mut post, &from);
         }
         if let Some(header) = &self.header
-            && let Some(field) = jar.value(&header.cookie, asked).and_then(|value| Field::new(value.expose()).ok())
+            && let Some(value) = jar.value(&header.cookie, post.spot.origin(), post.spot.path(), asked)
+            && let Ok(field) = Field::new(value.expose())
         {
             post.headers.entry(&header.name).or_insert(field.value());
         }

@@ -9,7 +9,8 @@ mod page;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::header::{COOKIE, ORIGIN, REFERER, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response};
+use zeroize::Zeroizing;
 
 use crate::auth::field::Field;
 use crate::auth::flow::{self, Ended, Line, Reader, Redirects, condition, material_of};
@@ -160,14 +161,22 @@ impl Session {
         let cookies = lock(&live.jar);
         // Where a redirect was followed to, cookies go by their own rules.
         let origin = call.origin.as_deref().unwrap_or(&self.origin).clone();
+        let mut lines: Vec<(&str, Zeroizing<String>)> = Vec::new();
         for (name, value) in cookies.pairs(&origin, call.target.path(), now) {
-            let pair = zeroize::Zeroizing::new([name, "=", value.expose()].concat());
-            let pair = Field::new(&pair).map_err(|_| Error::Internal("a cookie that was taken in cannot be sent".into()))?;
+            // Two of one name, as of two paths, go together: that of the closest path first.
+            match lines.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, line)) => line.extend(["; ", name, "=", value.expose()]),
+                None => lines.push((name, Zeroizing::new([name, "=", value.expose()].concat()))),
+            }
+        }
+        for (name, line) in &lines {
+            let pair = Field::new(line).map_err(|_| Error::Internal("a cookie that was taken in cannot be sent".into()))?;
             place::cookie(&mut call.headers, name, &pair)?;
         }
         if call.origin.is_none()
             && let Some(csrf) = &self.csrf
-            && let Some(field) = cookies.value(&csrf.cookie, now).and_then(|value| Field::new(value.expose()).ok())
+            && let Some(value) = cookies.value(&csrf.cookie, &origin, call.target.path(), now)
+            && let Ok(field) = Field::new(value.expose())
         {
             call.headers.insert(&csrf.name, field.value());
         }
