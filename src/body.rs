@@ -121,7 +121,7 @@ pub async fn collect(mut body: Body, limit: u64, name: &'static str) -> Result<B
 pub enum Begun {
     /// All of it.
     Whole(Bytes),
-    /// It is longer than the limit: what was read stands in front again.
+    /// It is longer than the limit, or slower than whoever waits for it: what was read stands in front again.
     Longer(Body),
 }
 
@@ -129,7 +129,19 @@ pub enum Begun {
 ///
 /// # Errors
 /// What the body itself fails with. Trailers are dropped.
-pub async fn begin(mut body: Body, limit: u64) -> Result<Begun, Error> {
+pub async fn begin(body: Body, limit: u64) -> Result<Begun, Error> {
+    begin_by(body, limit, None).await
+}
+
+/// The same, which waits no longer than `patience`: an answer without an end is not held back.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn begin_within(body: Body, limit: u64, patience: Duration) -> Result<Begun, Error> {
+    begin_by(body, limit, Some(tokio::time::Instant::now() + patience)).await
+}
+
+async fn begin_by(mut body: Body, limit: u64, deadline: Option<tokio::time::Instant>) -> Result<Begun, Error> {
     if let Body::Full(bytes) = &body
         && bytes.len() as u64 <= limit
     {
@@ -139,7 +151,15 @@ pub async fn begin(mut body: Body, limit: u64) -> Result<Begun, Error> {
         return Ok(Begun::Longer(body));
     }
     let (mut read, mut size) = (kept::Pieces::default(), 0u64);
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = match deadline {
+            None => body.frame().await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, body.frame()).await {
+                Ok(frame) => frame,
+                Err(_) => return Ok(Begun::Longer(kept::again(read.into_queue(), body))),
+            },
+        };
+        let Some(frame) = frame else { break };
         let Ok(data) = frame?.into_data() else { continue };
         size += data.len() as u64;
         read.push(data);

@@ -2,7 +2,7 @@
 //! what a server in trouble, or a hostile one, can do.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -614,6 +614,37 @@ fn a_refusal_inside_a_success_is_one_and_the_body_goes_on_as_it_came() {
         assert_eq!((reply.status, reply.json()), (200, json!({ "data": "x".repeat(5000) })));
         assert_eq!(site.logins(), expected);
     }
+}
+
+#[test]
+fn an_answer_that_does_not_end_is_not_held_back_for_a_condition() {
+    let (over, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (stop, told) = (over.clone(), ended.clone());
+    let site = Site::new(
+        |_, number, stream| token(stream, number),
+        move |_, stream| {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(format!("{head}8\r\n{{\"n\": 1}}\r\n").as_bytes()).unwrap();
+            let stopped = eventually(|| stop.load(Ordering::SeqCst).then_some(()));
+            told.store(stopped.is_none(), Ordering::SeqCst);
+            stream.write_all(b"8\r\n{\"n\": 2}\r\n0\r\n\r\n").is_ok()
+        },
+    );
+    let flow = format!("{LOGIN}\nrefused: {{ when: \"body.error is defined\" }}");
+    let gateway = gateway(&config(&site.server.url(), &flow, ""));
+    let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).unwrap();
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    stream.write_all(b"GET /r/api/watch HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+    while crate::support::find(&seen, b"{\"n\": 1}").is_none() {
+        let read = stream.read(&mut piece).expect("the first piece was held back");
+        assert!(read > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&piece[..read]);
+    }
+    assert!(!ended.load(Ordering::SeqCst) && crate::support::find(&seen, b"{\"n\": 2}").is_none(), "it came with its end");
+    over.store(true, Ordering::SeqCst);
+    stream.read_to_end(&mut seen).unwrap();
+    assert!(crate::support::find(&seen, b"{\"n\": 2}").is_some(), "the rest is missing");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! condition on the answer, whose body is held back for that and put back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -17,6 +18,9 @@ use crate::error::Error;
 use crate::expr::{Condition, Name, Settings, Value};
 use crate::net::Origin;
 use crate::tree::{Fields, Node};
+
+/// Longest time that an answer is held back to be looked at: one to a watch or a long poll has no near end.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How it is told.
 #[derive(Debug)]
@@ -117,13 +121,13 @@ impl Ended {
         if !readable(answer.headers()) {
             return Ok(false);
         }
-        match body::begin(std::mem::take(answer.body_mut()), self.limit).await? {
+        match body::begin_within(std::mem::take(answer.body_mut()), self.limit, PATIENCE).await? {
             Begun::Whole(bytes) => {
                 let holds = self.holds(when, call, answer.status(), answer.headers(), Some(&bytes));
                 *answer.body_mut() = if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) };
                 Ok(holds)
             }
-            // What is too long to be held is no page that says so.
+            // What is too long to be held, or does not end, is no page that says so.
             Begun::Longer(body) => {
                 *answer.body_mut() = body;
                 Ok(false)
