@@ -33,11 +33,11 @@ struct Cookie {
 
 impl Jar {
     /// Takes in what an answer to a request for `path` at `origin` sets, replaces and removes. Returns the names of those
-    /// that it set.
-    pub fn take(&mut self, headers: &HeaderMap, origin: &Origin, path: &str, now: u64) -> Vec<String> {
+    /// that it set. `named` are the hosts that are written down: only they make a cookie one of a whole domain.
+    pub fn take(&mut self, headers: &HeaderMap, origin: &Origin, path: &str, named: &[String], now: u64) -> Vec<String> {
         let mut set = Vec::new();
         for field in headers.get_all(SET_COOKIE) {
-            let Some(cookie) = field.to_str().ok().and_then(|text| Cookie::read(text, origin, path, now)) else { continue };
+            let Some(cookie) = field.to_str().ok().and_then(|text| Cookie::read(text, origin, path, named, now)) else { continue };
             self.0.retain(|c| (&c.name, &c.domain, &c.path) != (&cookie.name, &cookie.domain, &cookie.path));
             if cookie.is_alive(now) {
                 set.push(cookie.name.clone());
@@ -98,7 +98,7 @@ impl Jar {
 
 impl Cookie {
     /// Reads a `Set-Cookie` field (section 5.2 and 5.3); `None` where it is to be ignored.
-    fn read(text: &str, origin: &Origin, path: &str, now: u64) -> Option<Self> {
+    fn read(text: &str, origin: &Origin, path: &str, named: &[String], now: u64) -> Option<Self> {
         let (pair, attributes) = text.split_once(';').unwrap_or((text, ""));
         let (name, value) = pair.split_once('=')?;
         let (name, value) = (name.trim(), value.trim());
@@ -116,7 +116,7 @@ impl Cookie {
             expires: None,
         };
         // `Max-Age` wins over `Expires`, wherever they stand; of each the last one counts.
-        let (mut age, mut date, mut rooted) = (None, None, false);
+        let (mut age, mut date, mut rooted, mut claimed) = (None, None, false, false);
         for attribute in attributes.split(';') {
             let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
             let value = value.trim();
@@ -128,7 +128,10 @@ impl Cookie {
                     rooted = value == "/";
                 }
                 "path" => directory(path).clone_into(&mut cookie.path),
-                "domain" => cookie.claim(value.strip_prefix('.').unwrap_or(value), origin)?,
+                "domain" => {
+                    cookie.claim(value.strip_prefix('.').unwrap_or(value), origin, named)?;
+                    claimed |= !value.is_empty();
+                }
                 "secure" => cookie.secure = true,
                 _ => {}
             }
@@ -141,12 +144,13 @@ impl Cookie {
         let lower = cookie.name.to_ascii_lowercase();
         let refused = (cookie.secure && !safe)
             || (lower.starts_with("__secure-") && !cookie.secure)
-            || (lower.starts_with("__host-") && !(cookie.secure && rooted && !cookie.below));
+            || (lower.starts_with("__host-") && !(cookie.secure && rooted && !claimed));
         (!refused).then_some(cookie)
     }
 
-    /// Widens it to a domain, if that is the host or above it and no registry's (no dot in it); `None` where it is not.
-    fn claim(&mut self, domain: &str, origin: &Origin) -> Option<()> {
+    /// Widens it to a domain, if that is the host, or above it and above another host that is written down; `None` where it is
+    /// not above it. Nothing tells a registry's domain (`co.uk`) from a site's, so alone it stays with its host.
+    fn claim(&mut self, domain: &str, origin: &Origin, named: &[String]) -> Option<()> {
         let domain = domain.to_ascii_lowercase();
         if domain.is_empty() {
             return Some(());
@@ -156,7 +160,8 @@ impl Cookie {
             return Some(());
         }
         let above = origin.ip().is_none() && domain.contains('.') && is_below(origin.host(), &domain);
-        (self.domain, self.below) = (domain, true);
+        let shared = named.iter().any(|host| host != origin.host() && (*host == domain || is_below(host, &domain)));
+        (self.domain, self.below) = if shared { (domain, true) } else { (origin.host().to_owned(), false) };
         above.then_some(())
     }
 
@@ -249,7 +254,7 @@ mod tests {
         for one in set {
             headers.append(SET_COOKIE, one.parse().unwrap());
         }
-        jar.take(&headers, &origin(from), path, NOW);
+        jar.take(&headers, &origin(from), path, &[], NOW);
         jar
     }
 
@@ -264,7 +269,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(SET_COOKIE, "sid=; Path=/; Max-Age=0".parse().unwrap());
         headers.append(SET_COOKIE, "csrf=new; Path=/".parse().unwrap());
-        assert_eq!(all.take(&headers, &origin("https://api.example"), "/x", NOW), ["csrf"]);
+        assert_eq!(all.take(&headers, &origin("https://api.example"), "/x", &[], NOW), ["csrf"]);
         assert_eq!(sent(&all, "https://api.example", "/a", NOW), "csrf=new");
     }
 
@@ -295,6 +300,30 @@ mod tests {
         }
         assert!(jar("http://api.example", "/", &["a=1; Secure"]).is_empty(), "a secure cookie was set over plain http");
         assert!(!jar("http://127.0.0.1:8000", "/", &["a=1; Secure"]).is_empty());
+    }
+
+    #[test]
+    fn a_domain_is_claimed_only_where_another_host_that_is_written_down_lies_below_it() {
+        let named = ["login.a.co.uk", "api.a.co.uk"].map(str::to_owned);
+        let sent = |set: &str, to: &str| {
+            let (mut jar, mut headers) = (Jar::default(), HeaderMap::new());
+            headers.append(SET_COOKIE, set.parse().unwrap());
+            jar.take(&headers, &origin("https://login.a.co.uk"), "/", &named, NOW);
+            !jar.pairs(&origin(to), "/", NOW).is_empty()
+        };
+        for (set, to, goes) in [
+            ("a=1; Domain=a.co.uk", "https://api.a.co.uk", true),
+            ("a=1; Domain=a.co.uk", "https://login.a.co.uk", true),
+            ("a=1; Domain=login.a.co.uk", "https://login.a.co.uk", true),
+            ("a=1; Domain=login.a.co.uk", "https://api.a.co.uk", false),
+            ("a=1; Domain=uk", "https://login.a.co.uk", false),
+            ("__Host-a=1; Secure; Path=/; Domain=a.co.uk", "https://login.a.co.uk", false),
+        ] {
+            assert_eq!(sent(set, to), goes, "{set} to {to}");
+        }
+        let jar = jar("https://shop.co.uk", "/", &["a=1; Domain=co.uk"]);
+        let goes = |to: &str| !jar.pairs(&origin(to), "/", NOW).is_empty();
+        assert!(goes("https://shop.co.uk") && !goes("https://other.co.uk") && !goes("https://x.shop.co.uk"));
     }
 
     #[test]
@@ -353,7 +382,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_field_makes_it_panic(text in "[ -~]{0,60}") {
-            let _ = Cookie::read(&text, &origin("https://api.example"), "/", NOW);
+            let _ = Cookie::read(&text, &origin("https://api.example"), "/", &[], NOW);
             let _ = moment(&text);
         }
     }

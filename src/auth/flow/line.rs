@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Most servers whose connections are kept.
 const KNOWN_MAX: usize = 16;
 
+/// Most hosts that are written down.
+const NAMED_MAX: usize = 32;
+
 /// Where calls may lead, and how they get there.
 #[derive(Debug)]
 pub struct Line {
@@ -33,6 +36,8 @@ pub struct Line {
     queue: Duration,
     time: Duration,
     known: Mutex<Vec<(String, Arc<Upstream>)>>,
+    /// The hosts that are written down.
+    named: Mutex<Vec<String>>,
 }
 
 /// A place where a call may go.
@@ -57,12 +62,30 @@ impl Line {
             queue: context.queue,
             time: context.head.min(PATIENCE),
             known: Mutex::default(),
+            named: Mutex::new(vec![context.origin.host().to_owned()]),
         }
     }
 
     /// The base URL without a trailing slash.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Notes the host of a URL that is written down, but for its path.
+    pub fn name(&self, url: &str) {
+        let rest = url.find("://").map_or(url.len(), |at| at + 3);
+        let end = url[rest..].find(['/', '?', '#']).map_or(url.len(), |at| rest + at);
+        if let Ok((origin, _)) = Origin::of(&url[..end]) {
+            let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+            if named.len() < NAMED_MAX {
+                named.push(origin.host().to_owned());
+            }
+        }
+    }
+
+    /// The hosts that are written down: the resource's own and those of URLs.
+    pub fn named(&self) -> Vec<String> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Judges where a URL leads. A host that a template or a capture has made is under `hosts`, and its address is public

@@ -260,7 +260,7 @@ impl Draft {
         *request.headers_mut() = self.headers;
         let spot = &self.spot;
         let response = line.send(spot, request, bytes).await.map_err(|error| teller.unanswered(spot.origin(), error))?;
-        let set = jar.take(response.headers(), spot.origin(), spot.path(), now);
+        let set = jar.take(response.headers(), spot.origin(), spot.path(), &line.named(), now);
         Ok((response, set))
     }
 }
@@ -393,7 +393,11 @@ pub fn url(node: &Node, reader: Reader<'_>, line: &Line, hosts: bool) -> Option<
             let Some((_, rest)) = written.split_once("://") else {
                 return error("a relative URL leads nowhere", "write `{{ base }}` in front: url: \"{{ base }}/login\"");
             };
-            rest.split('/').next().is_some_and(|host| host.contains("{{"))
+            let made = rest.split('/').next().is_some_and(|host| host.contains("{{"));
+            if !made {
+                line.name(&written);
+            }
+            made
         }
     };
     if made && !hosts {

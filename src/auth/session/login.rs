@@ -98,6 +98,11 @@ impl Login {
         self.failed = failed;
     }
 
+    /// The hosts that it may share cookies with.
+    pub fn named(&self) -> Vec<String> {
+        self.line.named()
+    }
+
     /// Whether the login has a CSRF token.
     pub fn has_csrf(&self) -> bool {
         self.csrf.is_some()

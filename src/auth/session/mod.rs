@@ -41,6 +41,8 @@ struct Session {
     origin: Origin,
     /// The base path without its trailing slash.
     base_path: String,
+    /// The hosts that share cookies.
+    named: Vec<String>,
     clock: Clock,
     futile: Mutex<Futile>,
 }
@@ -82,6 +84,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     };
     login.judging(ended.clone(), failed.flatten());
     let guarded = csrf.is_some() || login.has_csrf();
+    let named = login.named();
     let material = material_of("session", node, &["renew_before"], reading);
     let seat = context.tokens.seat(NewSeat {
         resource: context.resource.into(),
@@ -95,7 +98,7 @@ pub(super) fn read(node: &Node, reading: Reading<'_>) -> Option<Box<dyn Scheme>>
     });
     let (origin, clock) = (context.origin.clone(), context.tokens.clock().clone());
     let base_path = context.base_path.trim_end_matches('/').to_owned();
-    Some(Box::new(Session { seat, ended, csrf, guarded, origin, base_path, clock, futile: Mutex::default() }))
+    Some(Box::new(Session { seat, ended, csrf, guarded, origin, base_path, named, clock, futile: Mutex::default() }))
 }
 
 fn csrf_header(node: &Node, problems: &Problems) -> Option<CsrfHeader> {
@@ -187,7 +190,7 @@ impl Session {
     fn take(&self, call: &Call, token: &Token, answer: &mut Response<Body>) {
         if answer.headers().contains_key(SET_COOKIE) {
             let origin = call.origin.as_deref().unwrap_or(&self.origin);
-            lock(&live(token).jar).take(answer.headers(), origin, call.target.path(), self.clock.millis());
+            lock(&live(token).jar).take(answer.headers(), origin, call.target.path(), &self.named, self.clock.millis());
             answer.headers_mut().remove(SET_COOKIE);
         }
     }
