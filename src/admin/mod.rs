@@ -3,6 +3,7 @@
 
 mod api;
 mod connections;
+mod peers;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use peers::Peers;
+
 use crate::auth::grant::Tokens;
 use crate::connect::Desk;
 use crate::reload::Handle;
@@ -30,6 +33,8 @@ use crate::telemetry::{Exposition, Metrics};
 
 /// Most connections at a time: probes and scrapers are few.
 const CONNECTIONS: usize = 128;
+/// Longest life of a connection of somebody who connects an account: one request and its answer.
+const VISIT: Duration = Duration::from_secs(60);
 /// Longest wait for a head, and for the next one.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest head.
@@ -175,6 +180,10 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 /// Serves until the runtime ends: an instance that drains must still be able to say so.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>, side: Side) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // Where people come may be open to all: one address does not take every place, nobody stays, and there is no second
+    // request on a connection whose end somebody else might see elsewhere.
+    let public = side == Side::Connect;
+    let peers = Peers::default();
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
@@ -185,19 +194,25 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, side: Side) {
                 continue;
             }
         };
+        let guest = peers.enter(peer.ip());
+        if public && guest.is_none() {
+            continue;
+        }
         let admin = admin.clone();
         // By the address that was called: a listener that is open to all may be reached over this machine's own too.
         let loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         tokio::spawn(async move {
-            let _place = place;
+            let (_place, _guest) = (place, guest);
             let caller = api::Caller { ip: peer.ip(), loopback };
             let service = service_fn(|request| {
                 let admin = &admin;
                 async move { Ok::<_, Infallible>(admin.answer(request, side, caller).await) }
             });
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD_BYTES);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD_BYTES).keep_alive(!public);
+            let served = builder.serve_connection(TokioIo::new(stream), service);
+            let served = if public { tokio::time::timeout(VISIT, served).await.unwrap_or(Ok(())) } else { served.await };
+            if let Err(error) = served {
                 tracing::debug!("an admin connection ended: {error}");
             }
         });

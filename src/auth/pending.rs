@@ -106,22 +106,18 @@ impl Connections {
     }
 }
 
-/// What is kept for whoever brings this code. A few wrong ones are forgiven.
+/// What is kept for whoever brings this code. A few wrong ones are forgiven. What is too old, or was guessed at too often, is
+/// left to whoever takes it away: its issuer is to be told.
 fn proved(store: &Sealed, place: &str, code: &Secret, now: u64) -> Result<Option<Pending>, Error> {
     let Some(mut pending) = store.read(place)?.and_then(|record| read(&record)) else { return Ok(None) };
-    if now >= pending.until {
-        store.remove(place)?;
+    if now >= pending.until || pending.attempts >= ATTEMPTS_MAX {
         return Ok(None);
     }
     if Secret::new(hashed(code)) == Secret::new(pending.code.clone()) {
         return Ok(Some(pending));
     }
     pending.attempts += 1;
-    if pending.attempts < ATTEMPTS_MAX {
-        store.write(place, &written(&pending))?;
-    } else {
-        store.remove(place)?;
-    }
+    store.write(place, &written(&pending))?;
     Ok(None)
 }
 
@@ -230,6 +226,7 @@ mod tests {
         let (connections, store) = connections(folder.path());
         pend(&connections);
         assert!(!redeem(&connections, "right", 100));
+        assert!(connections.abandon("id").unwrap().is_some(), "nobody can tell its issuer any more");
         assert!(store.names().unwrap().is_empty());
     }
 
@@ -241,6 +238,7 @@ mod tests {
             pend(&connections);
             (0..wrong).for_each(|_| assert!(!redeem(&connections, "wrong", 1)));
             assert_eq!(redeem(&connections, "right", 1), good);
+            assert_eq!(connections.abandon("id").unwrap().is_some(), !good, "what was guessed at is never revoked");
         }
     }
 

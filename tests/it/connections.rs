@@ -505,6 +505,29 @@ fn people_have_a_listener_of_their_own_where_the_operator_gives_one() {
 }
 
 #[test]
+fn where_people_come_one_address_takes_no_place_of_others_and_a_connection_has_one_request() {
+    use std::io::Read as _;
+    let port = crate::support::free_port();
+    let issuer = Issuer::answering(|_, number, stream| json_answer(stream, &given(number)));
+    let stand = Stand::with("", "", &format!("connect: {{ listen: \"127.0.0.1:{port}\" }}"), issuer);
+    let connect = || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let request = format!("GET /x HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+    let answer = crate::support::exchange(connect(), request.repeat(2).as_bytes());
+    let answer = String::from_utf8_lossy(&answer).to_lowercase();
+    assert_eq!((answer.matches("http/1.1 404").count(), answer.contains("connection: close")), (1, true), "{answer}");
+    let silent: Vec<_> = (0..32).map(|_| connect()).collect();
+    let mut more = connect();
+    more.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let read = more.read(&mut [0; 16]);
+    let closed = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+    assert!(read.as_ref().is_ok_and(|read| *read == 0) || read.as_ref().is_err_and(closed), "{read:?}");
+    drop(silent);
+    let link = stand.usual_link();
+    assert!(eventually(|| (crate::support::exchange(connect(), request.as_bytes()).len() > 12).then_some(())).is_some());
+    assert_eq!(Browser::new().get(&link).status, 200);
+}
+
+#[test]
 fn behind_a_public_address_pages_and_cookies_are_that_addresss() {
     let issuer = Issuer::answering(|_, number, stream| json_answer(stream, &given(number)));
     let stand = Stand::with("", "", "", issuer);
