@@ -180,6 +180,14 @@ impl Snapshot {
         (Self { version: version.into(), environment, resources, anonymous: self.anonymous.clone(), common }, difference)
     }
 
+    /// Whether a resource was built anew since `before`.
+    pub fn has_changed(&self, name: &str, before: &Self) -> bool {
+        match (self.resources.get(name), before.resources.get(name)) {
+            (Some(now), Some(then)) => !Arc::ptr_eq(now, then),
+            _ => true,
+        }
+    }
+
     /// Closes gently what only `self` leads to, once `next` has taken its place.
     pub fn retire(&self, next: &Self) {
         for (name, before) in &self.resources {

@@ -240,23 +240,27 @@ impl Tokens {
         self.0.counts.clone()
     }
 
-    /// The seat of a scheme. A grant that is there already keeps its life, whatever else has changed around it; if the
-    /// issuer had refused it, it is tried once more, as somebody has looked at the configuration.
+    /// Somebody has looked at these resources: what issuers had refused is tried once more. A configuration that was read and
+    /// did not take over is no such look, and neither is one that changed something else: each try may be one too many.
+    pub fn forgive(&self, resource: impl Fn(&str) -> bool) {
+        let seats: Vec<Arc<Seat>> = lock(&self.0.seats).iter().filter_map(Weak::upgrade).collect();
+        for seat in seats.iter().filter(|seat| resource(&seat.resource)) {
+            seat.grant.forgive();
+            let family = seat.family.iter().flat_map(|family| family.all());
+            family.for_each(|member| member.grant.forgive());
+            seat.shelf.iter().flat_map(|shelf| shelf.begun()).for_each(|grant| grant.forgive());
+        }
+    }
+
+    /// The seat of a scheme. A grant that is there already keeps its life, whatever else has changed around it.
     pub fn seat(&self, seat: NewSeat) -> Arc<Seat> {
         let NewSeat { resource, scheme, material, identity, source, shelf, renew_before, reads } = seat;
         let begin = || Grant::begun(Some("grant"), identity.clone(), material.clone(), Mutex::new(Life::new(renew_before)), self.0.clone());
-        let (grant, known) = lock(&self.0.grants).find(&identity, begin);
-        if known {
-            grant.forgive();
-        }
+        let (grant, _) = lock(&self.0.grants).find(&identity, begin);
         // Without the system's randomness no configuration with a scheme is read.
-        let family = Fingerprint::keyed().filter(|_| !reads.is_nothing()).map(|fingerprint| {
-            let (family, _) = lock(&self.0.families).find(&identity, || Family::new(reads, material, fingerprint));
-            family.all().iter().for_each(|member| member.grant.forgive());
-            family
-        });
-        // Somebody has looked at the configuration: accounts that were refused are tried once more, too.
-        shelf.iter().flat_map(|shelf| shelf.begun()).for_each(|grant| grant.forgive());
+        let family = Fingerprint::keyed()
+            .filter(|_| !reads.is_nothing())
+            .map(|fingerprint| lock(&self.0.families).find(&identity, || Family::new(reads, material, fingerprint)).0);
         let whose = Arc::new(Whose::anybody());
         let seat = Arc::new(Seat { resource, scheme, grant, source, shelf, renew_before, whose, family });
         let mut seats = lock(&self.0.seats);

@@ -53,7 +53,7 @@ impl Chain {
                 .await?
                 .ok_or_else(|| nothing(&format!("the profile `{name}`")));
         }
-        if let Some(found) = self.environment() {
+        if let Some(found) = self.environment()? {
             return Ok(found);
         }
         let named = self.ambient.get("AWS_PROFILE").or_else(|| self.ambient.get("AWS_DEFAULT_PROFILE"));
@@ -72,14 +72,13 @@ impl Chain {
         instance::credentials(&self.ambient).await?.ok_or_else(|| nothing("environment, profile, web identity, container and instance"))
     }
 
-    fn environment(&self) -> Option<Credentials> {
+    fn environment(&self) -> Result<Option<Credentials>, Fault> {
         let secret = |name: &str| self.ambient.get(name).map(|value| Secret::new(value.to_owned()));
-        Some(Credentials {
-            id: self.ambient.get("AWS_ACCESS_KEY_ID")?.to_owned(),
-            secret: secret("AWS_SECRET_ACCESS_KEY")?,
-            session: secret("AWS_SESSION_TOKEN"),
-            expires: None,
-        })
+        let Some(id) = self.ambient.get("AWS_ACCESS_KEY_ID") else { return Ok(None) };
+        // Somebody meant these: another account must not take their place.
+        let half = || Fault::Refused("AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY".into());
+        let key = secret("AWS_SECRET_ACCESS_KEY").ok_or_else(half)?;
+        Ok(Some(Credentials { id: id.to_owned(), secret: key, session: secret("AWS_SESSION_TOKEN"), expires: None }))
     }
 
     async fn web_identity(&self) -> Result<Option<Credentials>, Fault> {
@@ -141,7 +140,7 @@ impl Chain {
 
     async fn elsewhere(&self, source: &str) -> Result<Credentials, Fault> {
         let found = match source {
-            "Environment" => self.environment(),
+            "Environment" => self.environment()?,
             "EcsContainer" => container::credentials(&self.ambient).await?,
             "Ec2InstanceMetadata" => instance::credentials(&self.ambient).await?,
             _ => return Err(Fault::Refused("`credential_source` is Environment, EcsContainer or Ec2InstanceMetadata".into())),

@@ -68,8 +68,10 @@ impl Fault {
         let word = if word.is_empty() { String::new() } else { format!(" ({})", shown(word)) };
         let text = format!("{what} answers {}{word}", status.as_u16());
         let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT;
-        let denied = word.contains("AccessDenied") || word.contains("Throttl") || word.contains("IDPCommunication");
-        if later || denied { Self::Down(text) } else { Self::Refused(text) }
+        // What heals by itself: a permission, a token file that is just being replaced, a clock.
+        const HEALING: [&str; 6] =
+            ["AccessDenied", "Throttl", "IDPCommunication", "InvalidIdentityToken", "ExpiredToken", "RequestExpired"];
+        if later || HEALING.iter().any(|one| word.contains(one)) { Self::Down(text) } else { Self::Refused(text) }
     }
 }
 

@@ -3,7 +3,16 @@ use super::*;
 #[test]
 fn an_answer_that_may_be_better_later_is_told_from_one_that_a_person_must_mend() {
     let fault = |status: u16, word: &str| Fault::answered("STS", StatusCode::from_u16(status).unwrap(), word);
-    for (status, word) in [(500, ""), (503, "x"), (429, ""), (403, "AccessDenied"), (400, "Throttling"), (400, "IDPCommunicationError")] {
+    for (status, word) in [
+        (500, ""),
+        (503, "x"),
+        (429, ""),
+        (403, "AccessDenied"),
+        (400, "Throttling"),
+        (400, "IDPCommunicationError"),
+        (400, "InvalidIdentityToken"),
+        (400, "ExpiredTokenException"),
+    ] {
         assert!(matches!(fault(status, word), Fault::Down(_)), "{status} {word}");
     }
     for (status, word) in [(403, "InvalidClientTokenId"), (403, "SignatureDoesNotMatch"), (400, "ValidationError"), (400, "")] {

@@ -161,7 +161,15 @@ fn resources(node: &Node, context: &resource::Context<'_>, problems: &Problems) 
     if Fields::of(node, "a map of resources by name", problems).is_none() {
         return Vec::new();
     }
-    node.entries().iter().filter(|e| named_well(e, problems)).filter_map(|e| resource::read(&e.key, &e.node, context, problems)).collect()
+    let read = |e: &Entry| {
+        let plan = resource::read(&e.key, &e.node, context, problems);
+        if plan.is_none() && !problems.any_error() {
+            // Nothing is left out quietly, not even by a defect.
+            problems.error(e.place, "this resource cannot be read, and nothing says why: a defect of this version", "please report it");
+        }
+        plan
+    };
+    node.entries().iter().filter(|e| named_well(e, problems)).filter_map(read).collect()
 }
 
 /// Where a running gateway tells about its health: `health`, else `admin`. What is wrong with all the rest plays no

@@ -18,7 +18,7 @@ use crate::auth::grant::Tokens;
 use crate::auth::merge::Merge;
 use crate::auth::{self, Auth};
 use crate::digest::{Digest, Digester};
-use crate::expr::{Name, Names, Settings};
+use crate::expr::{self, Inputs as _, Name, Names, Settings};
 use crate::file::Seen;
 use crate::fill::Fills;
 use crate::middleware::accounts::By;
@@ -240,7 +240,7 @@ fn one(name: &str, node: &Node, context: &Context<'_>, problems: &Problems) -> O
         base => settings.with_base(base.as_ref().map_or("", |b| &b.text)),
     });
     let settled = node.entries().iter().any(|e| TEMPLATES.contains(&&*e.key) && holds_template(&e.node));
-    let settled = settled.then(|| settle(node, &settings, problems));
+    let settled = settled.then(|| settle(node, &settings, hosts.as_ref(), problems));
     let node = settled.as_ref().unwrap_or(node);
     let fields = Fields::of(node, "a resource: a map with `base_url`", problems)?;
     let description = fields.node("description").and_then(|n| n.literal(problems));
@@ -406,15 +406,15 @@ fn holds_template(node: &Node) -> bool {
 }
 
 /// A resource or a route with everything evaluated that needs nothing but its settings.
-fn settle(node: &Node, settings: &Settings, problems: &Problems) -> Node {
+fn settle(node: &Node, settings: &Settings, hosts: Option<&Hosts>, problems: &Problems) -> Node {
     let entry = |e: &Entry| {
         let node = match &*e.key {
             "headers" | "params" => settings.settle_defaults(&e.node, shape::SHAPING, problems),
             "cookies" => settings.settle(&e.node, shape::SHAPING, problems),
             "body" => settle_body(&e.node, settings, problems),
-            "auth" => settle_auth(&e.node, settings, problems),
+            "auth" => settle_auth(&e.node, settings, hosts, problems),
             "routes" => {
-                let routes = e.node.items().iter().map(|route| settle(route, settings, problems)).collect();
+                let routes = e.node.items().iter().map(|route| settle(route, settings, hosts, problems)).collect();
                 Node { place: e.node.place, value: Value::List(routes) }
             }
             _ => e.node.clone(),
@@ -447,13 +447,56 @@ fn applied(node: &Node) -> Option<&Node> {
 /// Schemes whose values are written into documents and URLs of their own: encoded where they are put in, by the scheme.
 const TYPED: [&str; 2] = ["flow", "session"];
 
-/// What a scheme offers, it knows itself.
-fn settle_auth(node: &Node, settings: &Settings, problems: &Problems) -> Node {
+/// What a scheme offers, it knows itself. URLs are made as URLs: no value of theirs becomes structure or another host.
+fn settle_auth(node: &Node, settings: &Settings, hosts: Option<&Hosts>, problems: &Problems) -> Node {
     let value = match &node.value {
-        Value::List(items) => Value::List(items.iter().map(|item| settle_auth(item, settings, problems)).collect()),
+        Value::List(items) => Value::List(items.iter().map(|item| settle_auth(item, settings, hosts, problems)).collect()),
         Value::Map(entries) if entries.iter().any(|e| TYPED.contains(&&*e.key)) => node.value.clone(),
+        Value::Map(entries) => {
+            let entry = |e: &Entry| {
+                let node = if (&*e.key == "url" || e.key.ends_with("_url")) && e.node.is_template() {
+                    settle_url(&e.node, settings, hosts, problems)
+                } else {
+                    settle_auth(&e.node, settings, hosts, problems)
+                };
+                Entry { key: e.key.clone(), place: e.place, node }
+            };
+            Value::Map(entries.iter().map(entry).collect())
+        }
         _ => return settings.settle(node, Names::ALL, problems),
     };
+    Node { place: node.place, value }
+}
+
+/// A URL of an issuer that needs nothing but settings (rulings C19, F26). What needs more, its scheme judges at each call.
+fn settle_url(node: &Node, settings: &Settings, hosts: Option<&Hosts>, problems: &Problems) -> Node {
+    let settled = || settings.settle(node, Names::ALL, problems);
+    // What is wrong with it is told where it is read.
+    let Some(template) = expr::read(node, &settings.scope(Names::ALL), &Problems::default()) else { return settled() };
+    if !template.names().without(Names::FIXED.without(settings.unsettled())).is_empty() {
+        return settled();
+    }
+    let base = match settings.input(Name::Base) {
+        Ok(Some(expr::Value::Text(base))) => Some(base.to_string()),
+        _ => None,
+    };
+    let refuse = |why: String, hint: &str| {
+        problems.error(node.place, why, hint);
+        Node { place: node.place, value: Value::Null }
+    };
+    let made = match expr::url(&template, settings, base.as_deref()) {
+        Ok(made) => made,
+        Err(expr::Unmade::Failed(_)) => return settled(),
+        Err(expr::Unmade::Unfit(why)) => {
+            return refuse(why.to_owned(), "a value under `vars` is a part of a URL, or a whole one at its beginning");
+        }
+    };
+    let allowed = || net::Origin::of(&made.text).is_ok_and(|(origin, _)| hosts.is_some_and(|hosts| hosts.allow(&origin)));
+    if made.host && !allowed() {
+        let why = "an expression makes the host of this URL, and `hosts` does not allow it";
+        return refuse(why.to_owned(), "name what it may become: hosts: [\"*.example.com\"] on the resource");
+    }
+    let value = if made.secret { Value::Secret(Secret::new(made.text.to_string())) } else { Value::Text(made.text.as_str().into()) };
     Node { place: node.place, value }
 }
 

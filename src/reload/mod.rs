@@ -270,12 +270,15 @@ impl Reload {
     fn apply(&mut self, plan: Plan, outcome: Outcome, cause: Cause, began: Instant) -> Answer {
         let certificates = self.source.fixed.renew(&plan);
         let before = self.live.load_full();
+        let tokens = plan.tokens.clone();
         let (next, difference) = before.next(plan, stack::resource);
         let next = Arc::new(next);
         // What is new must be hidden before it can be used.
         self.audit.mask(next.common.mask.clone());
         self.live.store(next.clone());
         before.retire(&next);
+        let all = matches!(cause, Cause::Signal | Cause::Api);
+        tokens.forgive(|name| all || next.has_changed(name, &before));
         self.buried.push(before);
         self.source.kept.forget();
         self.watch.follow(outcome.seen);

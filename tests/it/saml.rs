@@ -96,3 +96,25 @@ fn signxml_verifies_the_assertion_and_whatever_is_changed_is_refused() {
         assert!(document.contains(&STANDARD.encode(STANDARD.decode(body).unwrap())), "the certificate is shown");
     }
 }
+
+#[test]
+fn a_token_url_that_holds_a_reference_is_the_recipient_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((key, certificate)) = keys(folder.path(), "rsa") else { return };
+    let (upstream, token) = (Upstream::ok(), Upstream::ok());
+    let auth = format!(
+        "{{ oauth2_saml_bearer: {{ token_url: \"{}/${{env:TENANT}}/token\", client_id: app, client_secret: \"${{env:SECRET}}\", issuer: me, subject: s, \
+         audience: them, private_key: \"${{env:KEY}}\", certificate: \"{}\" }} }}",
+        token.url(),
+        certificate.display()
+    );
+    let config = format!("resources:\n  up:\n    base_url: \"{}\"\n    auth: {auth}\n", upstream.url());
+    let gateway = Gateway::start_with(&config, &[("KEY", &key), ("SECRET", "s3cret"), ("TENANT", "acme")]);
+    // The answer is no token; what counts is what was sent for one.
+    gateway.get("/r/up/a");
+    let seen = token.last();
+    let form = String::from_utf8(seen.body.clone()).unwrap();
+    let assertion = form.split('&').find_map(|pair| pair.strip_prefix("assertion=")).unwrap();
+    let document = String::from_utf8(URL_SAFE_NO_PAD.decode(assertion).unwrap()).unwrap();
+    assert!(seen.target() == "/acme/token" && document.contains(&format!("Recipient=\"{}/acme/token\"", token.url())), "{document}");
+}

@@ -618,3 +618,34 @@ fn a_new_configured_refresh_token_wins_over_the_stored_one() {
     assert_eq!(gateway.get("/r/api/x").status, 200);
     assert_eq!(api.last().field("authorization"), Some("Bearer for-refresh-new"));
 }
+
+#[test]
+fn only_who_looks_at_a_resource_has_its_refused_credential_tried_again() {
+    let issuer = Upstream::answering(|_, stream| {
+        let body = r#"{"error":"invalid_grant"}"#;
+        write!(stream, "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).is_ok()
+    });
+    let upstream = Upstream::ok();
+    let config = format!(
+        "resources:\n  up:\n    base_url: \"{}\"\n    auth: {{ oauth2_password: {{ token_url: \"{}/t\", client_id: i, client_auth: none, username: u, password: \"${{env:P}}\" }} }}\n  other: {{ base_url: \"http://127.0.0.1:1\" }}\n",
+        upstream.url(),
+        issuer.url()
+    );
+    let gateway = Gateway::start_with(&config, &[("P", "wrong-password")]);
+    let asked = || {
+        assert_eq!(gateway.get("/r/up/a").status, 502);
+        issuer.seen().len()
+    };
+    assert_eq!((asked(), asked()), (1, 1));
+    let file = gateway.folder.path().join("postern.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    // A file that is wrong takes nothing over, and neither does one that changes something else look at this resource.
+    std::fs::write(&file, text.replace("client_auth: none", "client_auth: nonsense")).unwrap();
+    eventually(|| gateway.stderr().contains("nothing was changed").then_some(())).expect("the file is refused");
+    assert_eq!(asked(), 1);
+    std::fs::write(&file, text.replace("http://127.0.0.1:1", "http://127.0.0.1:2")).unwrap();
+    eventually(|| gateway.stderr().contains("reloaded (").then_some(())).expect("another resource was changed");
+    assert_eq!(asked(), 1);
+    gateway.signal("HUP");
+    eventually(|| (asked() == 2).then_some(())).expect("a person has asked for it");
+}

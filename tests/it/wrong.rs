@@ -55,6 +55,16 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("resources: { a: { base_url: http://localhost, redirects: { follow: 11 } } }", "`follow` is at most 10", ""),
     ("resources: { a: { base_url: http://localhost, redirects: { follow: 0 } } }", "at least 1", ""),
     ("resources: { a: { base_url: http://localhost, redirects: { follow: 1, to: \"*\" } } }", "no pattern for hosts", "*.example.com"),
+    (
+        "vars: { d: \"evil.example/x?\" }\nresources: { a: { base_url: \"https://a.example\", auth: { oauth2_client_credentials: { token_url: \"https://{{ vars.d }}.issuer.example/t\", client_id: i, client_secret: \"${env:SET}\" } } } }",
+        "no part of a host name",
+        "",
+    ),
+    (
+        "vars: { d: evil }\nresources: { a: { base_url: \"https://a.example\", auth: { oauth2_client_credentials: { token_url: \"https://{{ vars.d }}.issuer.example/t\", client_id: i, client_secret: \"${env:SET}\" } } } }",
+        "`hosts` does not allow it",
+        "hosts: [\"*.example.com\"]",
+    ),
     ("resources: { a: { base_url: http://localhost, redirects: follow } }", "one of: rewrite, pass", ""),
     ("resources: { a: { base_url: http://localhost, auth: [] } }", "", "`auth: none`"),
     ("resources: { a: { base_url: http://localhost, auth: { bearer: \"${env:SET}\", basic: { username: u } } } }", "basic", "list"),

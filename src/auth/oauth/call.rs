@@ -190,6 +190,10 @@ impl Endpoint {
         if target.parse::<http::uri::PathAndQuery>().is_err() {
             return Err(astray("its path holds a character that no URL may hold".into()));
         }
+        // What a value makes of it must not lead above where it is written.
+        if crate::path::check(target.split('?').next().unwrap_or_default()).is_err() {
+            return Err(astray("its path could be read as another one".into()));
+        }
         let upstream = if self.upstream.origin().is(&origin) { self.upstream.clone() } else { self.upstream.at(&origin) };
         Ok(Self { upstream, target, url: url.text.to_string(), stands_in: false, made: None })
     }

@@ -560,8 +560,9 @@ fn saml(fields: &Fields<'_>, reading: Reading<'_>) -> Option<Assertion> {
         }
         return node.secret(reading.problems).map(Assertion::Made);
     }
-    let token_url = fields.node("token_url").and_then(|n| n.word());
-    Saml::read(fields, token_url, reading).map(|saml| Assertion::Saml(Box::new(saml)))
+    // One that only a call makes is no recipient that could be said beforehand.
+    let token_url = fields.node("token_url").filter(|n| !n.is_template()).and_then(|n| n.text(reading.problems));
+    Saml::read(fields, token_url.as_deref(), reading).map(|saml| Assertion::Saml(Box::new(saml)))
 }
 
 /// A JWT bearer grant whose settings come in a key file: the call to `url`, which is said at `place`.
