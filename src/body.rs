@@ -306,11 +306,6 @@ impl Inbound {
         Ok(())
     }
 
-    /// Lifts a limit that was set before.
-    pub fn unlimited(&mut self) {
-        self.limit = None;
-    }
-
     /// Holds the body back until the gate opens.
     pub fn gate(&mut self) -> Gate {
         let gate = Gate::default();

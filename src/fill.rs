@@ -116,7 +116,7 @@ impl Fills {
         match &fill.spot {
             Spot::Header(name) if !call.headers.contains_key(name) => {
                 let Some(rendered) = self.text(fill, call, body)? else { return Ok(()) };
-                let value = field(&rendered).ok_or_else(|| illegal(&format!("the header `{name}`"), fill.names()))?;
+                let value = header(name, &rendered, fill.names())?;
                 call.headers.insert(name, value);
             }
             Spot::Param(name) if !call.target.has_param(name) => {
@@ -218,6 +218,14 @@ fn text(rendered: &Rendered) -> &str {
         Value::Secret(secret) => secret.expose(),
         _ => "",
     }
+}
+
+/// The value of a header that templates with these names have made.
+///
+/// # Errors
+/// Where it cannot stand in a header.
+pub fn header(name: &HeaderName, rendered: &Rendered, names: Names) -> Result<HeaderValue, Error> {
+    field(rendered).ok_or_else(|| illegal(&format!("the header `{name}`"), names))
 }
 
 /// A field value, if it is legal (RFC 9110 section 5.5): no control characters, no white space at its ends.

@@ -42,6 +42,12 @@ impl Origin {
         Ok(Self { https, host, port, authority })
     }
 
+    /// Whether a credential may travel there: over TLS, to this machine, or where the operator says so with `allow_http`
+    /// (ruling G1).
+    pub fn is_safe(&self, allow_http: bool) -> bool {
+        self.https || self.is_loopback() || allow_http
+    }
+
     /// Whether both are the same.
     pub fn is(&self, other: &Self) -> bool {
         (self.https, self.port) == (other.https, other.port) && self.host == other.host

@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::auth::Acquiring;
 use crate::auth::connection::{CONSENTED, Connection, Connections, Shelf};
 use crate::auth::family::{Family, Member};
 use crate::auth::fingerprint::Fingerprint;
@@ -464,6 +465,14 @@ impl Seat {
     /// As [`Seat::refuse`] where one token serves everybody.
     pub fn refuse_shared(&self, used: &Token) -> bool {
         self.grant.refuse(used, self, &self.whose, Life::refuse)
+    }
+
+    /// The token: at once, or waited for.
+    pub fn acquire<'a>(&'a self, call: &'a Call) -> Acquiring<'a> {
+        match self.fresh(call) {
+            Some(token) => Acquiring::Done(Ok(token)),
+            None => Acquiring::Later(Box::pin(self.token(call))),
+        }
     }
 
     /// The token. Waits for it, if need be.

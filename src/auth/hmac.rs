@@ -16,7 +16,7 @@ use crate::auth::whole::whole;
 use crate::auth::{Owned, Reading, Scheme, Signing, oauth};
 use crate::call::Call;
 use crate::error::Error;
-use crate::expr::{self, Name, Names, Settings, Template, Value};
+use crate::expr::{self, Name, Names, Settings, Template};
 use crate::fill::{self, Facts};
 use crate::hex::hex;
 use crate::key;
@@ -201,18 +201,7 @@ impl Hmac {
     fn field(&self, name: &HeaderName, template: &Template, call: &Call, body: Option<&Bytes>) -> Result<HeaderValue, Error> {
         let facts = Facts { settings: &self.settings, call, body };
         let rendered = template.render_text(&facts).map_err(|failure| fill::refused(&failure, template.names()))?;
-        let text = match &rendered.value {
-            Value::Text(text) => text,
-            Value::Secret(secret) => secret.expose(),
-            _ => "",
-        };
-        let value = Some(text).filter(|text| text.trim_matches([' ', '\t']).len() == text.len());
-        let mut value = value.and_then(|text| HeaderValue::from_bytes(text.as_bytes()).ok()).ok_or_else(|| {
-            let why = format!("This resource computes a value for the header `{name}` that cannot stand there.");
-            Error::BadRequest(why.into(), "It holds a line break or another character that is not allowed.".into())
-        })?;
-        value.set_sensitive(rendered.secret);
-        Ok(value)
+        fill::header(name, &rendered, template.names())
     }
 }
 

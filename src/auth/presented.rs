@@ -192,16 +192,13 @@ impl Scheme for Presented {
     }
 
     fn acquire<'a>(&'a self, call: &'a Call) -> Option<Acquiring<'a>> {
-        Some(match self.seat.fresh(call) {
-            Some(token) => Acquiring::Done(Ok(token)),
-            None => Acquiring::Later(Box::pin(self.seat.token(call))),
-        })
+        Some(self.seat.acquire(call))
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
         let writes_body = self.places.iter().any(|place| place.spot.writes_body());
         // What was filled in came with this token, so it is this one that is presented.
-        let acquired = call.ticket.take().and_then(|ticket| ticket.downcast::<Token>().ok());
+        let acquired = Token::of(call.ticket.take().as_ref());
         if let Some(token) = acquired {
             return match writes_body {
                 false => Signing::Done(self.put(call, token)),
@@ -230,8 +227,7 @@ impl Scheme for Presented {
     }
 
     fn renew<'a>(&'a self, attempt: Attempt<'a>) -> Renewing<'a> {
-        let token = attempt.ticket.and_then(|ticket| ticket.clone().downcast::<Token>().ok());
-        let Some(token) = token else { return Renewing::Done(Ok(Renewal::Stands)) };
+        let Some(token) = Token::of(attempt.ticket) else { return Renewing::Done(Ok(Renewal::Stands)) };
         if !self.refused.needs_more(attempt.answer.status()) {
             let told = self.refused.has(attempt.answer.status());
             return Renewing::Done(Ok(self.renewed(&attempt, &token, told)));

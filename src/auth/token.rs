@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::auth::captured::Captured;
 pub use crate::call::STAND_IN;
+use crate::call::Ticket;
 use crate::error::{Error, Trouble};
 use crate::secret::Secret;
 
@@ -122,6 +123,11 @@ impl Token {
         Self { minted, generation: 0, serial: 0, accepted: AtomicBool::new(false), ages: u64::MAX, dies: u64::MAX, beside: OnceLock::new() }
     }
 
+    /// The one that a scheme left in a call when it acquired or signed.
+    pub fn of(ticket: Option<&Ticket>) -> Option<Arc<Self>> {
+        ticket.and_then(|ticket| ticket.clone().downcast().ok())
+    }
+
     /// Whether it is a real one.
     pub fn is_real(&self) -> bool {
         self.generation > 0
@@ -175,6 +181,25 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What whoever needs the token is told; `wait` is when to come back, where that helps.
+    pub fn error(&self, wait: Duration) -> Error {
+        match self {
+            Self::Down(trouble, _) | Self::Denied(trouble, _) | Self::Unknown(trouble) | Self::TurnedDown(trouble) => {
+                Error::IssuerUnavailable(Box::new(trouble.clone()), wait)
+            }
+            Self::Refused(trouble) => Error::CredentialRefused(Box::new(trouble.clone())),
+            Self::Own(error) => error.clone(),
+        }
+    }
+
+    /// How long the issuer asks to be left alone, where it says so.
+    pub fn asked(&self) -> Option<Duration> {
+        match self {
+            Self::Down(_, asked) | Self::Denied(_, asked) => *asked,
+            _ => None,
+        }
+    }
+
     /// What happened, for people.
     pub fn detail(&self) -> String {
         match self {
@@ -423,11 +448,7 @@ impl Life {
             Err(failure) => {
                 let failure = self.counted(failure);
                 self.failures = self.failures.saturating_add(1);
-                let asked = if let Failure::Down(_, Some(asked)) | Failure::Denied(_, Some(asked)) = &failure {
-                    millis((*asked).min(MOST_ASKED))
-                } else {
-                    0
-                };
+                let asked = failure.asked().map_or(0, |asked| millis(asked.min(MOST_ASKED)));
                 self.due = now + self.wait(self.failures).max(asked);
                 self.failed = now;
                 self.failure = Some(failure);
@@ -474,14 +495,7 @@ impl Life {
 
     fn error(&self, now: u64) -> Error {
         let wait = Duration::from_millis(self.due.saturating_sub(now));
-        match &self.failure {
-            Some(Failure::Down(trouble, _) | Failure::Denied(trouble, _) | Failure::Unknown(trouble) | Failure::TurnedDown(trouble)) => {
-                Error::IssuerUnavailable(Box::new(trouble.clone()), wait)
-            }
-            Some(Failure::Refused(trouble)) => Error::CredentialRefused(Box::new(trouble.clone())),
-            Some(Failure::Own(error)) => error.clone(),
-            None => Error::Internal("a token failed without a reason".into()),
-        }
+        self.failure.as_ref().map_or_else(|| Error::Internal("a token failed without a reason".into()), |failure| failure.error(wait))
     }
 
     /// Full jitter: anything from the least wait to one that doubles with each failure.

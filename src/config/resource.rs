@@ -682,7 +682,7 @@ impl Reader<'_> {
             return None;
         }
         // Ruling G1: a credential does not travel in the clear, unless the operator has said so.
-        if !base.origin.is_https() && !base.origin.is_loopback() && !self.allow_http && auth.as_ref().is_some_and(Auth::needs_tls) {
+        if !base.origin.is_safe(self.allow_http) && auth.as_ref().is_some_and(Auth::needs_tls) {
             let place = node.map_or(base.place, |n| n.place);
             self.problems.error(place, "a credential would travel over plain http", "use https in base_url, or set `allow_http: true`");
             return None;

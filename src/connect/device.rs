@@ -148,14 +148,7 @@ impl Desk {
 async fn shown(consent: &dyn Consent, vars: &Vars, clock: &crate::clock::Clock) -> Result<Shown, Error> {
     let device = consent.device().ok_or_else(|| Error::Internal("a consent without a device".into()))?;
     device.show(vars, clock).await.map_err(|refusal| match refusal {
-        Refusal::Failed(failure) => match *failure {
-            Failure::Down(trouble, wait) | Failure::Denied(trouble, wait) => {
-                Error::IssuerUnavailable(Box::new(trouble), wait.unwrap_or(Duration::from_secs(1)))
-            }
-            Failure::Unknown(trouble) | Failure::TurnedDown(trouble) => Error::IssuerUnavailable(Box::new(trouble), Duration::from_secs(1)),
-            Failure::Refused(trouble) => Error::CredentialRefused(Box::new(trouble)),
-            Failure::Own(error) => error,
-        },
+        Refusal::Failed(failure) => failure.error(failure.asked().unwrap_or(Duration::from_secs(1))),
         other => Error::BadRequest(cause(&other).into(), "Check the scheme's settings against the issuer's manual.".into()),
     })
 }

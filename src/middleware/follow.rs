@@ -88,8 +88,7 @@ impl Follow {
     /// A host of the list, and not from TLS into the clear.
     fn is_named(&self, from: &Origin, origin: &Origin) -> bool {
         let downgrade = (from.is_https() || self.origin.is_https()) && !origin.is_https();
-        let clear = !origin.is_https() && !origin.is_loopback() && !self.allow_http;
-        !downgrade && !clear && self.config.to.as_ref().is_some_and(|to| to.allow(origin))
+        !downgrade && origin.is_safe(self.allow_http) && self.config.to.as_ref().is_some_and(|to| to.allow(origin))
     }
 
     /// What the client reads in the light of its own request must not be relative to another, and another host's cookies

@@ -95,8 +95,7 @@ impl Sign {
             // Boxed, so that the calls of others need no room for it.
             Box::pin(self.acquire(call)).await?;
         }
-        // One that goes elsewhere already, because a redirect led there, goes there.
-        if let Some(base) = self.base.as_ref().filter(|_| call.origin.is_none()) {
+        if let Some(base) = &self.base {
             base.lead(call)?;
         }
         if let Some(merge) = &self.merge {

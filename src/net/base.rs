@@ -58,7 +58,7 @@ impl Base {
             if !self.hosts.as_ref().is_some_and(|hosts| hosts.allow(&origin)) {
                 return Err(astray("`hosts` does not allow it"));
             }
-            if !origin.is_https() && !origin.is_loopback() && !self.allow_http {
+            if !origin.is_safe(self.allow_http) {
                 return Err(astray("a credential would travel over plain http"));
             }
             call.origin = Some(Box::new(origin.clone()));

@@ -266,7 +266,7 @@ impl Reach<'_> {
             }
         };
         // Ruling G1: what opens all secrets does not travel in the clear.
-        if !origin.is_https() && !origin.is_loopback() && !allow_http {
+        if !origin.is_safe(allow_http) {
             let message = format!("`{key}` is plain http: the token and every secret would travel in the clear");
             problems.error(place, message, "use https, or set `allow_http: true` beside it");
             return Err(Wrong);

@@ -95,7 +95,7 @@ impl Line {
     /// [`Unreachable::Forbidden`] with the reason.
     pub fn lead(&self, made: &Made) -> Result<Spot, Error> {
         let (origin, rest) = Origin::of(&made.text).map_err(|why| forbidden(&format!("it is no URL: {why}")))?;
-        if !origin.is_https() && !origin.is_loopback() && !self.allow_http {
+        if !origin.is_safe(self.allow_http) {
             return Err(forbidden("a credential would travel over plain http, and `allow_http` is not set"));
         }
         if made.host && !self.hosts.as_ref().is_some_and(|hosts| hosts.allow(&origin)) {

@@ -377,14 +377,11 @@ impl Scheme for Flow {
     }
 
     fn acquire<'a>(&'a self, call: &'a Call) -> Option<Acquiring<'a>> {
-        Some(match self.seat.fresh(call) {
-            Some(token) => Acquiring::Done(Ok(token)),
-            None => Acquiring::Later(Box::pin(self.seat.token(call))),
-        })
+        Some(self.seat.acquire(call))
     }
 
     fn sign<'a>(&'a self, call: &'a mut Call) -> Signing<'a> {
-        let acquired = call.ticket.take().and_then(|ticket| ticket.downcast::<Token>().ok());
+        let acquired = Token::of(call.ticket.take().as_ref());
         let token = acquired.or_else(|| self.seat.fresh(call));
         if let Some(token) = &token {
             self.watch(token, call);
@@ -397,7 +394,7 @@ impl Scheme for Flow {
     }
 
     fn renew<'a>(&'a self, attempt: Attempt<'a>) -> Renewing<'a> {
-        let Some(token) = attempt.ticket.and_then(|ticket| ticket.clone().downcast::<Token>().ok()) else {
+        let Some(token) = Token::of(attempt.ticket) else {
             return Renewing::Done(Ok(Renewal::Stands));
         };
         Renewing::Later(Box::pin(async move {

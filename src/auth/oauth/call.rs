@@ -102,7 +102,7 @@ impl Endpoint {
     /// The same from a text that stands at `place` or was made from what stands there.
     pub fn of(url: &str, place: tree::Place, tls: Option<&net::tls::Config>, context: &Context<'_>, problems: &Problems) -> Option<Self> {
         let (origin, _) = parts(url, place, problems)?;
-        if !origin.is_https() && !origin.is_loopback() && !context.allow_http {
+        if !origin.is_safe(context.allow_http) {
             problems.error(place, "a credential would travel over plain http", "use https, or set `allow_http: true` on the resource");
             return None;
         }
@@ -146,7 +146,7 @@ impl Endpoint {
             problems.error(place, "an expression makes the host of a token URL, and there are no `hosts`", hint);
             return None;
         }
-        if known.is_some() && !origin.is_https() && !origin.is_loopback() && !context.allow_http {
+        if known.is_some() && !origin.is_safe(context.allow_http) {
             problems.error(place, "a credential would travel over plain http", "use https, or set `allow_http: true` on the resource");
             return None;
         }
@@ -183,7 +183,7 @@ impl Endpoint {
         if url.host && !made.hosts.as_ref().is_some_and(|hosts| hosts.allow(&origin)) {
             return Err(astray("`hosts` does not allow the issuer's host".into()));
         }
-        if !origin.is_https() && !origin.is_loopback() && !made.allow_http {
+        if !origin.is_safe(made.allow_http) {
             return Err(astray("a credential would travel over plain http".into()));
         }
         let target = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };

@@ -376,7 +376,7 @@ impl Authorize {
             wrong("it holds a fragment; `authorize: { fragment: true }` puts the parameters behind it");
             return None;
         }
-        if !origin.is_https() && !origin.is_loopback() && !context.allow_http {
+        if !origin.is_safe(context.allow_http) {
             problems.error(place, "consent would travel over plain http", "use https, or set `allow_http: true` on the resource");
             return None;
         }
@@ -451,7 +451,7 @@ fn redirect_uri(node: &Node, context: &Context<'_>, problems: &Problems) -> Opti
         wrong("it holds a query");
         return None;
     }
-    if !origin.is_https() && !origin.is_loopback() && !context.allow_http {
+    if !origin.is_safe(context.allow_http) {
         problems.error(node.place, "a code would come back over plain http", "use https, or set `allow_http: true` on the resource");
         return None;
     }

@@ -240,7 +240,7 @@ impl ByDevice {
         // An early draft, and some who still follow it, say `url`.
         let uri = text("verification_uri", URI_MAX).or_else(|| text("verification_url", URI_MAX)).ok_or("holds no `verification_uri`")?;
         let complete = text("verification_uri_complete", URI_MAX).or_else(|| text("verification_url_complete", URI_MAX));
-        let good = |url: &str| Origin::of(url).is_ok_and(|(origin, _)| origin.is_https() || origin.is_loopback() || self.allow_http);
+        let good = |url: &str| Origin::of(url).is_ok_and(|(origin, _)| origin.is_safe(self.allow_http));
         if !good(&uri) || !complete.as_deref().is_none_or(good) {
             return Err("sends people to an address that is not https");
         }

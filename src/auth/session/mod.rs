@@ -242,7 +242,7 @@ impl Scheme for Session {
     }
 
     fn renew<'a>(&'a self, attempt: Attempt<'a>) -> Renewing<'a> {
-        let Some(token) = attempt.ticket.and_then(|ticket| ticket.clone().downcast::<Token>().ok()) else {
+        let Some(token) = Token::of(attempt.ticket) else {
             return Renewing::Done(Ok(Renewal::Stands));
         };
         Renewing::Later(Box::pin(async move {
